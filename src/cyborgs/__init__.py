@@ -1,0 +1,1 @@
+"""CYBORGS: contrastively bootstrapping object representations by grounding in segmentation."""

@@ -1,0 +1,123 @@
+"""The recipe: every choice of a run in one frozen value. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from cyborgs.masks.config import MaskConfig
+from cyborgs.methods.config import CyborgsConfig, MethodConfig
+from cyborgs.models.config import BackboneConfig
+from cyborgs.views.config import ViewSpec
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Optimiser and learning rate."""
+
+    kind: Literal["lars", "sgd"] = "lars"
+    """LARS, or SGD with momentum."""
+    lr: float = 0.1
+    """Peak learning rate at a global batch of lr_batch; scaled linearly with the global batch."""
+    lr_batch: int = 64
+    """The global batch that lr is meant for."""
+    momentum: float = 0.9
+    """Momentum."""
+    weight_decay: float = 1.5e-6
+    """Weight decay, on parameters of two and more dimensions."""
+    trust: float = 0.001
+    """LARS's trust coefficient."""
+    warmup_epochs: float = 10.0
+    """Epochs of linear warm-up."""
+    warmup_fraction: float = 0.0
+    """Linear warm-up as a share of all steps; replaces warmup_epochs where it is above 0."""
+    warmup_start: float = 0.01
+    """The rate at step 0 over the peak rate."""
+    schedule: Literal["step", "cosine"] = "step"
+    """After the warm-up: x0.1 at the milestones, or a half cosine to 0."""
+    milestones: tuple[float, ...] = (0.96, 0.98)
+    """Shares of all epochs at which the rate falls to a tenth."""
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "lr_batch", "trust"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"optimizer.{name}: need a positive number, got {getattr(self, name)}")
+        for name in ("momentum", "weight_decay", "warmup_epochs"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"optimizer.{name}: need a number of at least 0, got {getattr(self, name)}")
+        if not 0 <= self.warmup_fraction < 1:
+            raise ValueError(f"optimizer.warmup_fraction: need 0 to below 1, got {self.warmup_fraction}")
+        if not 0 < self.warmup_start <= 1:
+            raise ValueError(f"optimizer.warmup_start: need above 0 to 1, got {self.warmup_start}")
+        if list(self.milestones) != sorted(self.milestones) or not all(0 < m <= 1 for m in self.milestones):
+            raise ValueError(f"optimizer.milestones: need rising shares from 0 to 1, got {self.milestones}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A complete run: method, network, views, masks, optimiser, length."""
+
+    name: str = "small"
+    """Name of the recipe it started from."""
+    method: MethodConfig = field(default_factory=CyborgsConfig)
+    """The method and its settings."""
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    """The network."""
+    views: ViewSpec = field(default_factory=ViewSpec)
+    """The views."""
+    masks: MaskConfig = field(default_factory=MaskConfig)
+    """The masks."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """Optimiser and learning rate."""
+    epochs: int = 800
+    """Passes over the photos."""
+    batch_size: int = 64
+    """Global batch: images in an optimiser step, over all processes."""
+    micro_batch: int = 0
+    """Images of a process that are computed at once, gradients accumulated; 0: its whole share."""
+    seed: int = 0
+    """Everything random derives from it."""
+    workers: int = 2
+    """Loader processes; the result does not depend on it."""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """Arithmetic of the networks."""
+    deterministic: bool = False
+    """Deterministic algorithms on GPUs too (slower); on a CPU runs are bit for bit equal anyway."""
+    log_every: int = 10
+    """Steps between lines of metrics.jsonl."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints; one is also written at every refresh and at the end."""
+    keep_checkpoints: int = 2
+    """Checkpoints that are kept."""
+    snapshots: tuple[int, ...] = ()
+    """Epochs at whose beginning the backbone is kept in snapshots/ (Figure 5b); the end counts as `epochs`."""
+    snapshot_refreshes: bool = False
+    """Keep the backbone at the start, at every refresh and at the end too."""
+    max_skipped: float = 0.1
+    """Largest share of files that may be unreadable before the run refuses to start."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "log_every", "checkpoint_every", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: need at least 1, got {getattr(self, name)}")
+        for name in ("micro_batch", "workers", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: need at least 0, got {getattr(self, name)}")
+        if not 0 <= self.max_skipped <= 1:
+            raise ValueError(f"max_skipped: need a share from 0 to 1, got {self.max_skipped}")
+        if self.micro_batch and self.batch_size % self.micro_batch:
+            raise ValueError(f"micro_batch: need a divisor of batch_size {self.batch_size}, got {self.micro_batch}")
+        if isinstance(self.method, CyborgsConfig):
+            if self.masks.source == "none":
+                raise ValueError("masks.source: CYBORGS needs masks, got 'none'")
+            for name, images in (("batch_size", self.batch_size), ("micro_batch", self.micro_batch)):
+                if images % self.method.slice_size:
+                    raise ValueError(f"{name}: need a multiple of method.slice_size {self.method.slice_size}, got {images}")
+
+    def steps_per_epoch(self, images: int) -> int:
+        """Global batches in an epoch; the incomplete last one is dropped."""
+        return images // self.batch_size
+
+    def resolved(self, images: int) -> Recipe:
+        """The recipe for a known number of photos: every number of steps as epochs."""
+        return replace(self, method=self.method.resolved(self.steps_per_epoch(images)))

@@ -1,0 +1,1 @@
+"""Label maps: sources, store, generation."""

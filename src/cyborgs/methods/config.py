@@ -1,0 +1,156 @@
+"""Settings of the methods and their schedules. No torch here: schedules are pure functions of the epoch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from cyborgs.structures import EpochPlan
+
+
+def check(condition: bool, field: str, value: object, allowed: str) -> None:
+    """Raise ValueError naming the field, what it may be and what it is."""
+    if not condition:
+        raise ValueError(f"{field}: need {allowed}, got {value!r}")
+
+
+def epochs_from_steps(steps: int, steps_per_epoch: int) -> int:
+    """Whole epochs nearest to a number of steps; 0 stays 0, anything else is at least one epoch."""
+    return 0 if steps == 0 else max(1, round(steps / steps_per_epoch))
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """Base of the methods' settings: narrowed to the recipe's method."""
+
+    def plan(self, epoch: int) -> EpochPlan:
+        """What the epoch does."""
+        raise TypeError("MethodConfig is a base: use the settings of a method")
+
+    def resolved(self, steps_per_epoch: int) -> MethodConfig:
+        """The same settings with every number of steps turned into epochs."""
+        return self
+
+
+@dataclass(frozen=True)
+class ByolConfig(MethodConfig):
+    """BYOL: the prediction of one view's embedding from the other's, no negatives, no masks."""
+
+    hidden: int = 4096
+    """Width of the hidden layer of projector and predictor."""
+    embedding: int = 256
+    """Width of the embeddings."""
+    layer: str = ""
+    """Layer whose mean is embedded; empty: the network's last map."""
+    momentum: float = 0.99
+    """Momentum of the target network at the first step."""
+    momentum_schedule: Literal["constant", "cosine"] = "cosine"
+    """constant, or a half cosine that ends at 1."""
+
+    def __post_init__(self) -> None:
+        check(self.hidden > 0, "method.hidden", self.hidden, "a positive number")
+        check(self.embedding > 0, "method.embedding", self.embedding, "a positive number")
+        check(0 <= self.momentum <= 1, "method.momentum", self.momentum, "a number from 0 to 1")
+
+    def plan(self, epoch: int) -> EpochPlan:
+        """Every epoch alike."""
+        return EpochPlan(epoch, (), {"byol": 1.0})
+
+
+@dataclass(frozen=True)
+class CyborgsConfig(MethodConfig):
+    """CYBORGS (Sections 3.2 to 3.4 and 4.1 of the paper)."""
+
+    warmup_epochs: int = 5
+    """W: first epochs, with loss 2 alone; masks are made right after them."""
+    refresh_every: int = 100
+    """N: masks are made anew at epochs N, 2N, ...; 0: only once, at epoch W."""
+    cluster_every: int = 5
+    """M: after the warm-up loss 2 is added in epochs that M divides; 0: never."""
+    cluster_weight: float = 0.1
+    """lambda: weight of loss 2 after the warm-up."""
+    warmup_steps: int | None = None
+    """W in steps, rounded to whole epochs; replaces warmup_epochs where given."""
+    refresh_steps: int | None = None
+    """N in steps, rounded to whole epochs; replaces refresh_every where given."""
+    cluster_steps: int | None = None
+    """M in steps, rounded to whole epochs; replaces cluster_every where given."""
+    clusters: tuple[int, int] = (2, 256)
+    """Smallest and largest K, drawn per slice for loss 2 and per group for the masks (Section 3.3)."""
+    warmup_clusters: int = 8
+    """K of loss 2 during the warm-up."""
+    slice_size: int = 8
+    """Images that are clustered together for loss 2."""
+    kmeans_iterations: int = 20
+    """Iterations of spherical k-means, at most."""
+    kappa: float = 10.0
+    """Concentration of the von Mises-Fisher distributions (Eq. 4)."""
+    distance: Literal["vmf", "euclidean"] = "vmf"
+    """d of Eq. 3: Eq. 4, or the squared Euclidean distance of Table 2f."""
+    alignment: Literal["overlap", "none"] = "overlap"
+    """Inter term at the same scene points of both views, or not at all."""
+    prototypes: Literal["target", "paper"] = "target"
+    """Prototypes of both views from the target network, or the paper's: online for view 1, target for view 2."""
+    linked_start: bool = False
+    """Start the clustering of view 2 from view 1's centroids."""
+    regions: int = 16
+    """R: regions sampled per view."""
+    temperature: float = 0.1
+    """T of the contrastive loss."""
+    normalise: Literal["slots", "matched"] = "slots"
+    """Divide the contrastive loss by all slots (DetCon), or by the matched anchors."""
+    fused_layers: tuple[str, ...] = ()
+    """Layers whose maps are concatenated for the contrastive loss; empty: the last of strides 8, 16 and 32."""
+    clustered_layers: tuple[str, ...] = ()
+    """Layers that are clustered; empty: the last block at stride 8 (layer2.2 in the paper's counting)."""
+    hidden: int = 4096
+    """Width of the hidden layer of projector and predictor."""
+    embedding: int = 256
+    """Width of the embeddings."""
+    momentum: float = 0.996
+    """Momentum of the target network."""
+    momentum_schedule: Literal["constant", "cosine"] = "constant"
+    """constant, or BYOL's half cosine that ends at 1."""
+
+    def __post_init__(self) -> None:
+        for name in ("warmup_epochs", "refresh_every", "cluster_every"):
+            check(getattr(self, name) >= 0, f"method.{name}", getattr(self, name), "a whole number of at least 0")
+        for name in ("warmup_steps", "refresh_steps", "cluster_steps"):
+            value = getattr(self, name)
+            check(value is None or value >= 0, f"method.{name}", value, "a whole number of at least 0")
+        low, high = self.clusters
+        check(2 <= low <= high <= 256, "method.clusters", self.clusters, "2 <= low <= high <= 256")
+        check(1 <= self.warmup_clusters <= 256, "method.warmup_clusters", self.warmup_clusters, "1 to 256")
+        check(self.cluster_weight >= 0, "method.cluster_weight", self.cluster_weight, "a number of at least 0")
+        for name in ("slice_size", "kmeans_iterations", "hidden", "embedding"):
+            check(getattr(self, name) > 0, f"method.{name}", getattr(self, name), "a positive whole number")
+        check(1 <= self.regions <= 256, "method.regions", self.regions, "1 to 256")
+        check(self.kappa > 0, "method.kappa", self.kappa, "a positive number")
+        check(self.temperature > 0, "method.temperature", self.temperature, "a positive number")
+        check(0 <= self.momentum <= 1, "method.momentum", self.momentum, "a number from 0 to 1")
+
+    def resolved(self, steps_per_epoch: int) -> CyborgsConfig:
+        """W, N and M in epochs, whatever unit they were given in."""
+        changes = {
+            epochs: epochs_from_steps(steps, steps_per_epoch)
+            for epochs, steps in (
+                ("warmup_epochs", self.warmup_steps),
+                ("refresh_every", self.refresh_steps),
+                ("cluster_every", self.cluster_steps),
+            )
+            if steps is not None
+        }
+        return replace(self, warmup_steps=None, refresh_steps=None, cluster_steps=None, **changes)
+
+    def plan(self, epoch: int) -> EpochPlan:
+        """Section 3.4: warm-up, bootstrapping at epoch W and at multiples of N beyond it, loss 2 every M epochs."""
+        if epoch < self.warmup_epochs:
+            return EpochPlan(epoch, (), {"cluster": 1.0}, "warm-up")
+        due = epoch == self.warmup_epochs or (self.refresh_every > 0 and epoch % self.refresh_every == 0)
+        losses = {"contrast": 1.0}
+        if self.cluster_every > 0 and epoch % self.cluster_every == 0 and self.cluster_weight > 0:
+            losses["cluster"] = self.cluster_weight
+        return EpochPlan(epoch, ("masks",) if due else (), losses)
+
+
+CONFIGS: dict[str, type[MethodConfig]] = {"cyborgs": CyborgsConfig, "byol": ByolConfig}

@@ -1,0 +1,170 @@
+"""What travels between the rooms of the house: dtype and shape, said once.
+
+Nothing here imports torch when it is loaded, so that recipes and ``--help`` stay fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor
+
+MAX_LABELS = 256
+"""A label map is uint8: labels 0..255."""
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """What an epoch does. A pure function of the epoch: see ``methods/config.py``."""
+
+    epoch: int
+    refresh: tuple[str, ...]
+    """Artefacts to make anew before the first step, e.g. ``("masks",)``."""
+    losses: Mapping[str, float]
+    """Weight of each loss that is computed; a loss that is absent is not computed."""
+    phase: str = "training"
+    """``warm-up`` or ``training``: what the progress line says."""
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """Regions of one image."""
+
+    labels: np.ndarray
+    """uint8 (h, w). Cell i of h covers [i/h, (i+1)/h) of the image's height; columns alike."""
+    void: int | None = None
+    """A label that is never sampled as a region, or None."""
+
+    def __post_init__(self) -> None:
+        if self.labels.ndim != 2 or self.labels.dtype.name != "uint8" or not self.labels.size:
+            raise ValueError(
+                f"a label map is uint8 (h, w) with at least one cell, got {self.labels.dtype} {self.labels.shape}"
+            )
+
+
+@dataclass(frozen=True)
+class ViewGeometry:
+    """Where a view lies in its image: the crop box in image pixels and whether it was mirrored.
+
+    Fields are numbers for one view, or tensors (B,) for a batch. The box covers
+    [y0, y0 + h) x [x0, x0 + w); after the crop the view is mirrored left-right where ``flip``.
+    """
+
+    y0: Any
+    x0: Any
+    h: Any
+    w: Any
+    flip: Any
+    image_h: Any
+    image_w: Any
+
+    @staticmethod
+    def stack(views: Sequence[ViewGeometry]) -> ViewGeometry:
+        """One geometry of tensors (B,) (float64; ``flip`` bool) from B geometries of numbers."""
+        import torch
+
+        columns = {
+            f.name: torch.tensor(
+                [getattr(v, f.name) for v in views],
+                dtype=torch.bool if f.name == "flip" else torch.float64,
+            )
+            for f in fields(ViewGeometry)
+        }
+        return ViewGeometry(**columns)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> ViewGeometry:
+        """The same geometry with its tensors on another device."""
+        return ViewGeometry(
+            **{f.name: getattr(self, f.name).to(device, non_blocking=non_blocking) for f in fields(self)}
+        )
+
+    def __len__(self) -> int:
+        return len(self.y0)
+
+
+@dataclass(frozen=True)
+class View:
+    """One view of each image of a batch."""
+
+    images: Tensor
+    """uint8 (B, 3, S, S), RGB; normalised on the device, at the last moment."""
+    geometry: ViewGeometry
+    """Batch of geometries, tensors (B,)."""
+    labels: Tensor | None = None
+    """uint8 (B, g, g): the majority label of each grid cell, or None where there are no maps."""
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> View:
+        return View(
+            self.images.to(device, non_blocking=non_blocking),
+            self.geometry.to(device, non_blocking=non_blocking),
+            None if self.labels is None else self.labels.to(device, non_blocking=non_blocking),
+        )
+
+    def pin_memory(self) -> View:
+        geometry = ViewGeometry(**{f.name: getattr(self.geometry, f.name).pin_memory() for f in fields(ViewGeometry)})
+        return View(self.images.pin_memory(), geometry, None if self.labels is None else self.labels.pin_memory())
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a method is given: the part of one global batch that this process handles at once."""
+
+    views: tuple[View, ...]
+    indices: Tensor
+    """int64 (B,): positions of the images in the scan's ``images.csv``."""
+    first: int
+    """Position of the first image within the global batch; slices are counted from it."""
+    label_order: Tensor | None = None
+    """uint8 (B, 256): a random order of all labels per image, from its sample generator."""
+    void: int | None = None
+    """The label that is never sampled, if the maps have one."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Side data by image (boxes, saliency, neighbours): for methods that need it."""
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        return Batch(
+            tuple(v.to(device, non_blocking) for v in self.views),
+            self.indices.to(device, non_blocking=non_blocking),
+            self.first,
+            None if self.label_order is None else self.label_order.to(device, non_blocking=non_blocking),
+            self.void,
+            self.extra,
+        )
+
+    def pin_memory(self) -> Batch:
+        return Batch(
+            tuple(v.pin_memory() for v in self.views),
+            self.indices.pin_memory(),
+            self.first,
+            None if self.label_order is None else self.label_order.pin_memory(),
+            self.void,
+            self.extra,
+        )
+
+
+@dataclass(frozen=True)
+class StepSeed:
+    """The coordinates from which a step draws: never a rank, never a worker."""
+
+    seed: int
+    epoch: int
+    step: int
+    """Step within the epoch."""
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """What ``training_step`` returns."""
+
+    losses: Mapping[str, Tensor]
+    """Scalars with gradient, by the names of ``EpochPlan.losses``; the trainer weighs and adds them."""
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
+    """Scalars without gradient, for the log."""

@@ -1,0 +1,73 @@
+"""Settings of the views. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Crop:
+    """One random view: crop, mirror, colours. Defaults are BYOL's first view."""
+
+    size: int = 0
+    """Side in pixels; 0: the size of the ViewSpec."""
+    area: tuple[float, float] = (0.08, 1.0)
+    """Smallest and largest share of the image's area."""
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Smallest and largest width over height."""
+    flip: float = 0.5
+    """Probability of a left-right mirror."""
+    jitter: float = 0.8
+    """Probability of colour jitter."""
+    brightness: float = 0.4
+    """Brightness is multiplied by 1 - b to 1 + b."""
+    contrast: float = 0.4
+    """Contrast is multiplied by 1 - c to 1 + c."""
+    saturation: float = 0.2
+    """Saturation is multiplied by 1 - s to 1 + s."""
+    hue: float = 0.1
+    """Hue is turned by -h to h of the circle."""
+    grey: float = 0.2
+    """Probability of greyscale."""
+    blur: float = 1.0
+    """Probability of Gaussian blur."""
+    sigma: tuple[float, float] = (0.1, 2.0)
+    """Smallest and largest standard deviation of the blur, in pixels."""
+    solarise: float = 0.0
+    """Probability of inverting all values of at least 128."""
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "jitter", "grey", "blur", "solarise"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"views.crops.{name}: need a probability from 0 to 1, got {getattr(self, name)}")
+        if not 0 < self.area[0] <= self.area[1] <= 1:
+            raise ValueError(f"views.crops.area: need 0 < low <= high <= 1, got {self.area}")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ValueError(f"views.crops.ratio: need 0 < low <= high, got {self.ratio}")
+        if not 0 < self.sigma[0] <= self.sigma[1]:
+            raise ValueError(f"views.crops.sigma: need 0 < low <= high, got {self.sigma}")
+        if not 0 <= self.hue <= 0.5:
+            raise ValueError(f"views.crops.hue: need 0 to 0.5, got {self.hue}")
+        if self.size % 32:
+            raise ValueError(f"views.crops.size: need a multiple of 32, got {self.size}")
+
+
+@dataclass(frozen=True)
+class ViewSpec:
+    """How many views, how they look, which maps ride along."""
+
+    size: int = 224
+    """Side of a view in pixels, a multiple of 32."""
+    grid: int = 7
+    """Cells a side of the grid on which regions are pooled."""
+    crops: tuple[Crop, Crop] = field(default=(Crop(), Crop(blur=0.1, solarise=0.2)))
+    """The views of an image."""
+    interpolation: Literal["linear", "area"] = "linear"
+    """Resizing of crops: bilinear without antialiasing (published), or area averages."""
+
+    def __post_init__(self) -> None:
+        if self.size < 32 or self.size % 32:
+            raise ValueError(f"views.size: need a multiple of 32, got {self.size}")
+        if not 1 <= self.grid <= self.size // 8:
+            raise ValueError(f"views.grid: need 1 to size/8 = {self.size // 8}, got {self.grid}")
