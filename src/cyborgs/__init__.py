@@ -1,1 +1,41 @@
-"""CYBORGS: contrastively bootstrapping object representations by grounding in segmentation."""
+"""CYBORGS: contrastively bootstrapping object representations by grounding in segmentation.
+
+``cyborgs.pretrain(recipe, data=..., out=...)``, ``cyborgs.load_backbone(path)``, ``cyborgs.segment(...)``, and the
+parts on their own: ``cyborgs.ops``, ``cyborgs.losses``, ``cyborgs.engine``, ``cyborgs.MaskStore``. Everything is loaded
+when it is first asked for, so that the command line answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cyborgs.api import MaskStore as MaskStore
+    from cyborgs.api import Run as Run
+    from cyborgs.api import load_backbone as load_backbone
+    from cyborgs.api import pretrain as pretrain
+    from cyborgs.api import segment as segment
+    from cyborgs.engine.recipe import Recipe as Recipe
+    from cyborgs.structures import ViewGeometry as ViewGeometry
+
+_HOMES = {
+    "pretrain": "cyborgs.api",
+    "segment": "cyborgs.api",
+    "load_backbone": "cyborgs.api",
+    "MaskStore": "cyborgs.api",
+    "Run": "cyborgs.api",
+    "Recipe": "cyborgs.engine.recipe",
+    "RECIPES": "cyborgs.recipes",
+    "ViewGeometry": "cyborgs.structures",
+}
+_ROOMS = ("ops", "losses", "models", "methods", "masks", "data", "views", "engine", "recipes", "evaluation", "report")
+__all__ = ["RECIPES", "MaskStore", "Recipe", "Run", "ViewGeometry", "load_backbone", "pretrain", "segment"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _ROOMS:
+        return importlib.import_module(f"cyborgs.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from tyro.conf import Suppress
+
 from cyborgs.masks.config import MaskConfig
 from cyborgs.methods.config import CyborgsConfig, MethodConfig
 from cyborgs.models.config import BackboneConfig
@@ -57,7 +59,7 @@ class OptimizerConfig:
 class Recipe:
     """A complete run: method, network, views, masks, optimiser, length."""
 
-    name: str = "small"
+    name: Suppress[str] = "small"
     """Name of the recipe it started from."""
     method: MethodConfig = field(default_factory=CyborgsConfig)
     """The method and its settings."""

@@ -1,1 +1,15 @@
-"""Published runs."""
+"""Published runs and our own: a name, a function, a complete recipe. No torch here."""
+
+from collections.abc import Callable
+
+from cyborgs.engine.recipe import Recipe
+from cyborgs.recipes.cyborgs_coco import cyborgs_coco
+from cyborgs.recipes.demo import demo
+from cyborgs.recipes.small import small, small_byol
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "small": small,
+    "small-byol": small_byol,
+    "cyborgs-coco": cyborgs_coco,
+    "demo": demo,
+}

@@ -1,0 +1,107 @@
+"""The usable photos of a data set, by index."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import xxhash
+
+from cyborgs.data.decode import MAX_PIXELS, Pixels, UnreadableImage, decode
+from cyborgs.data.scan import Scan
+
+
+class Images:
+    """Random access to photos. Index i is row i of ``images.csv``.
+
+    Names lie in one bytes object, numbers in arrays: a million photos cost some 60 bytes each beside their names,
+    pickle at once, and forked workers do not copy the memory by counting references.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        records: Sequence[tuple[str, int, int, int]],
+        skipped: Sequence[tuple[str, str]] = (),
+        *,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        """``records`` are (name, height, width, hash), as in ``Scan.images``."""
+        self.root = os.fspath(root)
+        self.skipped = tuple(skipped)
+        self.max_pixels = max_pixels
+        encoded = [os.fsencode(record[0]) for record in records]
+        self._names = b"".join(encoded)
+        self._ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+        self._sizes = np.array([record[1:3] for record in records], dtype=np.int32).reshape(-1, 2)
+        self._hashes = np.array([record[3] for record in records], dtype=np.uint64)
+
+    @classmethod
+    def from_scan(cls, scan: Scan, *, max_pixels: int = MAX_PIXELS) -> Images:
+        """The usable photos of a scan, in its order."""
+        return cls(scan.root, scan.images, scan.skipped, max_pixels=max_pixels)
+
+    def subset(self, indices: Sequence[int]) -> Images:
+        """The photos at these indices, in this order, numbered anew; nothing is skipped."""
+        records = [(self.name(i), *self.size(i), int(self._hashes[i])) for i in indices]
+        return Images(self.root, records, max_pixels=self.max_pixels)
+
+    def __len__(self) -> int:
+        return len(self._hashes)
+
+    def name(self, i: int) -> str:
+        """Name relative to the root, as ``os.fsdecode`` gives it."""
+        if not 0 <= i < len(self):
+            raise IndexError(f"image {i} of {len(self)}")
+        return os.fsdecode(self._names[self._ends[i] : self._ends[i + 1]])
+
+    def size(self, i: int) -> tuple[int, int]:
+        """(height, width) as displayed."""
+        height, width = self._sizes[i]
+        return int(height), int(width)
+
+    def read(self, i: int) -> Pixels:
+        """Decode photo i: uint8 (H, W, 3), RGB.
+
+        Raises:
+            UnreadableImage: the file is gone, damaged or of another size than in the scan. It is replaced by nothing.
+        """
+        name = self.name(i)
+        try:
+            with open(os.path.join(self.root, name), "rb") as file:
+                data = file.read()
+        except OSError as error:
+            raise UnreadableImage(name, f"cannot be opened: {error.strerror}") from error
+        pixels = decode(data, name, max_pixels=self.max_pixels)
+        if pixels.shape[:2] != self.size(i):
+            raise UnreadableImage(name, f"is {pixels.shape[:2]} (height, width) now, was {self.size(i)} in the scan")
+        return pixels
+
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that change with any name, any file's bytes, and their order; not with the root."""
+        digest = xxhash.xxh64(self._ends.astype("<i8").tobytes())
+        digest.update(self._names)
+        digest.update(self._hashes.astype("<u8").tobytes())
+        return digest.hexdigest()
+
+    def write_csv(self, folder: str | os.PathLike[str]) -> None:
+        """Write ``images.csv`` (index, name, height, width, hash) and ``skipped.csv`` (name, reason).
+
+        UTF-8 with names byte for byte as in the file system: read them with ``errors="surrogateescape"``.
+        """
+        rows = ((i, self.name(i), *self.size(i), f"{int(self._hashes[i]):016x}") for i in range(len(self)))
+        _write(Path(folder) / "images.csv", ("index", "name", "height", "width", "hash"), rows)
+        _write(Path(folder) / "skipped.csv", ("name", "reason"), self.skipped)
+
+
+def _write(path: Path, header: tuple[str, ...], rows: Iterable[Iterable[object]]) -> None:
+    """A CSV file that appears under its name when it is complete."""
+    aside = path.with_name(path.name + ".tmp")
+    with aside.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+    os.replace(aside, path)

@@ -1,0 +1,301 @@
+"""Read-only records by image id: one file that is written once and read at random by many workers.
+
+Layout, little-endian::
+
+    header   magic (8), version u32, reserved u32, xxhash64 of the 16 bytes before (8)
+    records  zlib streams, back to back, in the order in which they were written
+    index    u64 (4, n): ids in rising order, offsets, lengths, xxhash64 of each record's stored bytes
+    meta     JSON: the kind of the records and what the writer adds
+    footer   offset of the index, n, length of the meta, xxhash64 of index and meta,
+             xxhash64 of the 32 bytes before (u64 each), end magic (8)
+
+Nothing in it depends on time, path or process: the same records written in the same order give the same bytes.
+The index comes last, so that a file is only ever appended to; a file without its footer is not complete.
+"""
+
+from __future__ import annotations
+
+import json
+import operator
+import os
+import struct
+import weakref
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+import xxhash
+
+from cyborgs.errors import UserError
+
+VERSION: Final = 1
+_MAGIC: Final = b"CYBRECRD"
+_END: Final = b"DRCERBYC"
+_HEADER: Final = struct.Struct("<8sII")
+_FOOTER: Final = struct.Struct("<QQQQ")
+_CHECKSUM: Final = struct.Struct("<Q")
+_HEADER_SIZE: Final = _HEADER.size + _CHECKSUM.size
+_FOOTER_SIZE: Final = _FOOTER.size + _CHECKSUM.size + len(_END)
+_INDEX_ROWS: Final = 4
+# Small records of few distinct values gain a few percent from the last level, and a writer of masks has time.
+_LEVEL: Final = 9
+
+
+class StoreError(UserError):
+    """A store that is missing, damaged, incomplete or of another kind; the message names the file."""
+
+    def __init__(self, path: str | os.PathLike[str], what: str) -> None:
+        super().__init__(path, what)
+        self.path = Path(path)
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.what}"
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut: fsync of the folder itself."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace a small file as a whole: whoever opens it sees the old bytes or the new ones."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    sync_folder(path.parent)
+
+
+class RecordWriter:
+    """Writes one file of records. It has its final name only once :meth:`close` has returned.
+
+    As a context manager it closes at the end, and leaves no file where the body raised.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, kind: str) -> None:
+        self.path = Path(path)
+        self.kind = kind
+        self._partial = self.path.with_name(self.path.name + ".partial")
+        self._rows: list[tuple[int, int, int, int]] = []
+        self._seen: set[int] = set()
+        self._file: BinaryIO | None = self._partial.open("wb")
+        header = _HEADER.pack(_MAGIC, VERSION, 0)
+        self._file.write(header + _checksum(header))
+        self._offset = _HEADER_SIZE
+
+    def write(self, index: int, data: bytes) -> None:
+        """Append the record of ``index`` (>= 0, each once; ValueError otherwise)."""
+        self.write_stored(index, zlib.compress(data, _LEVEL))
+
+    def write_stored(self, index: int, stored: bytes) -> None:
+        """Append a record as :meth:`RecordStore.read_stored` gave it: merging stores needs no new compression."""
+        if self._file is None:
+            raise ValueError(f"{self.path}: this writer is closed")
+        index = operator.index(index)
+        if index < 0 or index in self._seen:
+            raise ValueError(f"{self.path}: record {index} {'is negative' if index < 0 else 'was written before'}")
+        self._file.write(stored)
+        self._seen.add(index)
+        self._rows.append((index, self._offset, len(stored), xxhash.xxh64_intdigest(stored)))
+        self._offset += len(stored)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def close(self, meta: Mapping[str, Any] | None = None) -> None:
+        """Write the index and ``meta`` (what JSON holds), flush to the disk, and give the file its name.
+
+        A second call does nothing.
+        """
+        if self._file is None:
+            return
+        index = np.array(sorted(self._rows), dtype="<u8").reshape(-1, _INDEX_ROWS).T.tobytes()
+        text = json.dumps({"kind": self.kind, "meta": dict(meta or {})}, sort_keys=True).encode()
+        footer = _FOOTER.pack(self._offset, len(self._rows), len(text), xxhash.xxh64_intdigest(index + text))
+        self._file.write(index + text + footer + _checksum(footer) + _END)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self._file = None
+        self._partial.replace(self.path)
+        sync_folder(self.path.parent)
+
+    def abort(self) -> None:
+        """Drop what was written, unless it is complete already."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+            self._partial.unlink(missing_ok=True)
+
+    def __enter__(self) -> RecordWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if error is None:
+            self.close()
+        else:
+            self.abort()
+
+
+class RecordStore:
+    """Reads a file that :class:`RecordWriter` left: ``read(index) -> bytes``.
+
+    Reads are by position (``os.pread``), so threads and forked workers may share one store. Pickled, it is its path
+    and its checksum: the copy opens the file at its first read, and refuses another one that took its place.
+    Opening raises :class:`StoreError` where the file is missing, cut short, damaged, newer or of another ``kind``.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, kind: str | None = None) -> None:
+        self.path = Path(path)
+        self._kind = kind
+        self._identity: int | None = None
+        self._descriptor: int | None = None
+        self._open()
+
+    def _open(self) -> None:
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        except OSError as error:
+            raise StoreError(self.path, f"cannot be opened ({error.strerror})") from error
+        # Not a file object: one that is left to the garbage collector warns.
+        closer = weakref.finalize(self, os.close, descriptor)
+        try:
+            self._read_index(descriptor)
+        except BaseException:
+            closer()
+            raise
+        self._closer = closer
+        self._descriptor = descriptor
+
+    def _read_index(self, descriptor: int) -> None:
+        size = os.fstat(descriptor).st_size
+        header = _pread(descriptor, min(_HEADER_SIZE, size), 0)
+        if size < _HEADER_SIZE:
+            what = "is empty" if size == 0 else f"is cut short: {size} bytes are less than a header"
+            raise StoreError(self.path, what)
+        magic, version, _ = _HEADER.unpack(header[: _HEADER.size])
+        if magic != _MAGIC:
+            raise StoreError(self.path, "is no record store (its first bytes are others)")
+        if header[_HEADER.size :] != _checksum(header[: _HEADER.size]):
+            raise StoreError(self.path, "is damaged: the header's checksum does not match")
+        if version != VERSION:
+            raise StoreError(self.path, f"has format {version}, this version of cyborgs reads format {VERSION}")
+        footer = _pread(descriptor, _FOOTER_SIZE, size - _FOOTER_SIZE) if size >= _HEADER_SIZE + _FOOTER_SIZE else b""
+        if footer[-len(_END) :] != _END:
+            raise StoreError(self.path, f"is cut short: it ends after {size} bytes without an index")
+        if footer[_FOOTER.size : -len(_END)] != _checksum(footer[: _FOOTER.size]):
+            raise StoreError(self.path, "is damaged: the footer's checksum does not match")
+        start, count, meta_length, checksum = _FOOTER.unpack(footer[: _FOOTER.size])
+        index_length = 8 * _INDEX_ROWS * count
+        missing = start + index_length + meta_length + _FOOTER_SIZE - size
+        if start < _HEADER_SIZE or missing:
+            raise StoreError(self.path, f"is damaged: its length is {-missing:+} bytes off")
+        tail = _pread(descriptor, index_length + meta_length, start)
+        if xxhash.xxh64_intdigest(tail) != checksum:
+            raise StoreError(self.path, "is damaged: the index's checksum does not match")
+        if self._identity not in (None, checksum):
+            raise StoreError(self.path, "is another file than the one that was opened before")
+        described = json.loads(tail[index_length:])
+        if self._kind not in (None, described["kind"]):
+            raise StoreError(self.path, f"holds {described['kind']!r}, not {self._kind!r}")
+        self._identity = checksum
+        self._kind = described["kind"]
+        self._meta: dict[str, Any] = described["meta"]
+        self._index = np.frombuffer(tail[:index_length], "<u8").reshape(_INDEX_ROWS, count)
+        self._dense = count == 0 or int(self._index[0, -1]) == count - 1
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What the writer added."""
+        return self._loaded()._meta
+
+    @property
+    def indices(self) -> np.ndarray:
+        """int64 (n,): the ids of all records, in rising order."""
+        ids: np.ndarray = self._loaded()._index[0].astype(np.int64)
+        return ids
+
+    def __len__(self) -> int:
+        return self._loaded()._index.shape[1]
+
+    def __contains__(self, index: object) -> bool:
+        return isinstance(index, (int, np.integer)) and self._loaded()._row(int(index)) is not None
+
+    def read(self, index: int) -> bytes:
+        """The record of ``index``. IndexError where there is none, StoreError where its bytes are damaged."""
+        stored = self.read_stored(index)
+        try:
+            return zlib.decompress(stored)
+        except zlib.error as error:
+            raise StoreError(self.path, f"record {index} cannot be decompressed ({error})") from error
+
+    def read_stored(self, index: int) -> bytes:
+        """The record of ``index`` as it lies in the file (compressed), its checksum checked."""
+        index = operator.index(index)
+        row = self._loaded()._row(index)
+        if row is None:
+            raise IndexError(f"{self.path}: there is no record {index} among {len(self)}")
+        assert self._descriptor is not None
+        _, offset, length, checksum = (int(value) for value in self._index[:, row])
+        stored = _pread(self._descriptor, length, offset)
+        if xxhash.xxh64_intdigest(stored) != checksum:
+            raise StoreError(self.path, f"is damaged: the checksum of record {index} does not match")
+        return stored
+
+    def verify(self) -> None:
+        """Read every record once; StoreError at the first that is damaged."""
+        for index in self.indices:
+            self.read(int(index))
+
+    def close(self) -> None:
+        """Give the file back; the next read opens it again."""
+        if self._descriptor is not None:
+            self._descriptor = None
+            self._closer()
+
+    def _loaded(self) -> RecordStore:
+        if self._descriptor is None:
+            self._open()
+        return self
+
+    def _row(self, index: int) -> int | None:
+        ids = self._index[0]
+        if index < 0 or not len(ids) or index > int(ids[-1]):
+            return None
+        # Ids rise and are distinct, so where the last one is n - 1 each stands at its own place.
+        row = index if self._dense else int(np.searchsorted(ids, np.uint64(index)))
+        return row if int(ids[row]) == index else None
+
+    def __getstate__(self) -> tuple[Path, str | None, int | None]:
+        return self.path, self._kind, self._identity
+
+    def __setstate__(self, state: tuple[Path, str | None, int | None]) -> None:
+        self.path, self._kind, self._identity = state
+        self._descriptor = None
+
+
+def _checksum(data: bytes) -> bytes:
+    return _CHECKSUM.pack(xxhash.xxh64_intdigest(data))
+
+
+def _pread(descriptor: int, length: int, offset: int) -> bytes:
+    """Read up to ``length`` bytes; fewer only at the end of the file (one call gives at most 2 GiB)."""
+    parts = []
+    while length > 0:
+        part = os.pread(descriptor, length, offset)
+        if not part:
+            break
+        parts.append(part)
+        length -= len(part)
+        offset += len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)

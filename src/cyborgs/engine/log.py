@@ -1,0 +1,171 @@
+"""metrics.jsonl, TensorBoard events and the line a person reads."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+TIMES = ("images_per_second", "seconds")
+"""Fields of metrics.jsonl that depend on the clock; all others are the same in every equal run."""
+
+
+def duration(seconds: float) -> str:
+    """``2d 4h``, ``3h 5m``, ``4m 10s`` or ``12s``."""
+    total = int(timedelta(seconds=max(0.0, seconds)).total_seconds())
+    units = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+    for place, (name, size) in enumerate(units):
+        if total >= size:
+            text = f"{total // size}{name}"
+            if place + 1 < len(units):
+                next_name, next_size = units[place + 1]
+                text += f" {total % size // next_size}{next_name}"
+            return text
+    return "0s"
+
+
+class MetricsFile:
+    """An append-only file of JSON lines whose length is part of the checkpoint.
+
+    Args:
+        path: the file; it is cut to ``length`` bytes, so that lines after the checkpoint are written once only.
+        length: its length at the checkpoint, 0 for a new run.
+    """
+
+    def __init__(self, path: Path, length: int = 0) -> None:
+        self._file = open(path, "ab")
+        self._file.truncate(length)
+        self._file.seek(0, os.SEEK_END)
+
+    def write(self, values: Mapping[str, Any]) -> None:
+        """Append one line."""
+        self._file.write(json.dumps(dict(values)).encode() + b"\n")
+
+    def flush(self) -> int:
+        """Bring all lines to the disk; the length of the file."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def close(self) -> None:
+        """Close the file."""
+        self.flush()
+        self._file.close()
+
+
+class RunLog:
+    """Everything a run says: metrics to files, progress to the terminal. Silent on all processes but the first.
+
+    Args:
+        folder: the run's folder, or None for a process that says nothing.
+        length: length of metrics.jsonl at the checkpoint.
+        step: first step that will be logged (TensorBoard drops later events of the run before).
+        stream: where progress goes; a bar that moves in a terminal, a line an epoch elsewhere.
+    """
+
+    def __init__(self, folder: Path | None, *, length: int = 0, step: int = 0, stream: TextIO | None = None) -> None:
+        self._metrics: MetricsFile | None = None
+        self._events: SummaryWriter | None = None
+        stream = stream or sys.stderr
+        self._quiet = folder is None
+        self._console = Console(file=stream, highlight=False, soft_wrap=True)
+        self._bar: Progress | None = None
+        self._task: Any = None
+        if folder is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._metrics = MetricsFile(folder / "metrics.jsonl", length)
+            self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
+            if self._console.is_terminal:
+                self._bar = Progress(BarColumn(bar_width=20), TextColumn("{task.description}", markup=False), console=self._console)
+                self._bar.start()
+                self._task = self._bar.add_task("starting", total=None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def write(self, values: Mapping[str, Any]) -> None:
+        """A line of metrics.jsonl and, for lines with a step, TensorBoard events."""
+        if self._metrics is not None:
+            self._metrics.write(values)
+        if self._events is not None and "step" in values:
+            for name, value in values.items():
+                if name not in ("step", "epoch") and isinstance(value, int | float):
+                    self._events.add_scalar(name, value, values["step"])
+
+    def flush(self) -> int:
+        """Bring the metrics to the disk; their length in bytes."""
+        return self._metrics.flush() if self._metrics is not None else 0
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        if not self._quiet:
+            self._console.print(text, markup=False)
+
+    def progress(self, text: str, done: int, total: int) -> None:
+        """The line that moves, in a terminal only."""
+        if self._bar is not None:
+            self._bar.update(self._task, description=text, completed=done, total=total)
+
+    def close(self) -> None:
+        """Close files and the bar."""
+        if self._bar is not None:
+            self._bar.stop()
+        if self._events is not None:
+            self._events.close()
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
+
+
+@contextmanager
+def moving(text: str, stream: TextIO | None = None) -> Iterator[Callable[[int, int], None]]:
+    """A bar for work outside of a run: call what it gives with (done, total). Nothing where it is no terminal."""
+    console = Console(file=stream or sys.stderr)
+    if not console.is_terminal:
+        yield lambda done, total: None
+        return
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=20), MofNCompleteColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(text, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class Speed:
+    """Images a second, over the last minute or so of work."""
+
+    def __init__(self) -> None:
+        self._last = time.perf_counter()
+        self._rate: float | None = None
+
+    def update(self, images: int) -> float:
+        """Note that ``images`` more are done; the smoothed rate."""
+        now = time.perf_counter()
+        elapsed = max(now - self._last, 1e-9)
+        self._last = now
+        rate = images / elapsed
+        share = min(1.0, elapsed / 30.0 + 0.05)
+        self._rate = rate if self._rate is None else self._rate + share * (rate - self._rate)
+        return self._rate
+
+    def skip(self) -> None:
+        """Time that passed until now was no training."""
+        self._last = time.perf_counter()

@@ -1,0 +1,328 @@
+"""A run from recipe, photos and folder: the joint of what images become and what learns."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from filelock import FileLock, Timeout
+from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
+
+from cyborgs import distributed
+from cyborgs.data.images import Images
+from cyborgs.data.listing import list_images
+from cyborgs.data.scan import Scan, scan
+from cyborgs.engine import recipe_file
+from cyborgs.engine.build import build_method, build_source
+from cyborgs.engine.checkpoint import Checkpoints
+from cyborgs.engine.files import write_bytes
+from cyborgs.engine.log import RunLog
+from cyborgs.engine.optim import build_optimizer, parameter_groups
+from cyborgs.engine.recipe import Recipe
+from cyborgs.engine.schedule import learning_rate
+from cyborgs.engine.snapshots import Snapshots
+from cyborgs.engine.trainer import Callback, Trainer
+from cyborgs.errors import UserError
+from cyborgs.masks.generate import generate
+from cyborgs.masks.store import MaskStore, prune, set_current
+from cyborgs.methods.method import Method
+from cyborgs.models.backbone import Backbone
+from cyborgs.models.weights import load_backbone, save_backbone
+from cyborgs.structures import Batch
+from cyborgs.views.loader import Batches
+
+RESULT = "backbone.safetensors"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run."""
+
+    folder: Path
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl."""
+        return [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
+
+    @property
+    def backbone(self) -> Backbone:
+        """The result, in eval mode."""
+        return load_backbone(self.folder / RESULT)
+
+    @property
+    def masks(self) -> MaskStore:
+        """The newest generation of masks."""
+        return MaskStore(self.folder)
+
+
+def make_fabric(recipe: Recipe) -> Fabric:
+    """Device, precision and processes: one process, or what torchrun or SLURM started."""
+    cuda = torch.cuda.is_available()
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    strategy: Any = "auto"
+    if world > 1:
+        # Parts of the network get no gradient during the warm-up; statistics are synchronised, so that buffers
+        # need no broadcast at each step.
+        strategy = DDPStrategy(
+            find_unused_parameters=True, broadcast_buffers=False, process_group_backend="nccl" if cuda else "gloo"
+        )
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", world))
+    fabric = Fabric(
+        accelerator="cuda" if cuda else "cpu",
+        strategy=strategy,
+        devices=local,
+        num_nodes=max(1, world // local),
+        precision=recipe.precision,
+    )
+    fabric.launch()
+    torch.use_deterministic_algorithms(recipe.deterministic)
+    return fabric
+
+
+def scan_photos(data: Path, recipe: Recipe, log: RunLog) -> Scan:
+    """List and scan the photos; refuse a set that is empty, mostly unreadable or smaller than a batch.
+
+    Raises:
+        UserError: says which it was, of which folder, and what to do.
+    """
+    listing = list_images(data)
+    found = scan(listing, progress=lambda done, total: log.progress(f"reading photo {done} of {total}", done, total))
+    images, skipped = len(found.images), len(found.skipped)
+    if images == 0:
+        first = f" The first: {found.skipped[0][0]}: {found.skipped[0][1]}." if skipped else ""
+        raise UserError(f"{data}: none of the {skipped} files can be read as a photo.{first}")
+    if skipped > recipe.max_skipped * (images + skipped):
+        name, reason = found.skipped[0]
+        raise UserError(
+            f"{data}: {skipped} of {images + skipped} files cannot be read, more than max_skipped = "
+            f"{recipe.max_skipped:.0%}. The first: {name}: {reason}. Remove them or raise --max-skipped."
+        )
+    if images < recipe.batch_size:
+        raise UserError(
+            f"{data}: {images} usable photos, fewer than batch_size {recipe.batch_size}. "
+            "Add photos or lower --batch-size."
+        )
+    return found
+
+
+def prepare_folder(out: Path, resume: bool) -> None:
+    """Make the run's folder, or accept the one that is to be resumed.
+
+    Raises:
+        UserError: it exists and ``resume`` was not asked for, or there is nothing to resume.
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: is a file. Give a folder as --out.")
+    begun = (out / "recipe.yaml").exists()
+    if not resume and out.exists() and any(f.name != ".lock" for f in out.iterdir()):
+        advice = "Give --resume to go on with it, or another --out." if begun else "Give another --out."
+        raise UserError(f"{out}: exists and is not empty. {advice}")
+    if resume and not begun:
+        raise UserError(f"{out}: holds no run to resume (recipe.yaml is missing). Leave out --resume to start one.")
+    out.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def locked(out: Path, active: bool) -> Iterator[None]:
+    """Hold the folder's lock while a run writes to it."""
+    if not active:
+        yield
+        return
+    lock = FileLock(out / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"{out}: another process is writing to this folder. Wait for it, or give another --out.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def pretrain(
+    recipe: Recipe,
+    *,
+    data: str | Path,
+    out: str | Path,
+    resume: bool = False,
+    callbacks: Sequence[Callback] = (),
+    stream: TextIO | None = None,
+) -> Run:
+    """Pretrain on a folder or list of photos.
+
+    Args:
+        recipe: what to do; with ``resume`` it must agree with the run's recipe.yaml.
+        data: a folder (searched recursively) or a text file with a path a line.
+        out: the run's folder.
+        resume: go on from the last checkpoint.
+        callbacks: called by the trainer.
+        stream: where progress is written; default stderr.
+
+    Raises:
+        UserError: the input is at fault; says what to do.
+        Stopped: interrupted, after a checkpoint was written.
+    """
+    data, out = Path(data), Path(out)
+    fabric = make_fabric(recipe)
+    if fabric.is_global_zero:
+        prepare_folder(out, resume)
+    with locked(out, fabric.is_global_zero):
+        return _pretrain(fabric, recipe, data, out, resume, callbacks, stream)
+
+
+def _pretrain(
+    fabric: Fabric,
+    recipe: Recipe,
+    data: Path,
+    out: Path,
+    resume: bool,
+    callbacks: Sequence[Callback],
+    stream: TextIO | None,
+) -> Run:
+    checkpoints = Checkpoints(out / "checkpoints", recipe.keep_checkpoints)
+    checkpoint = checkpoints.load() if resume else None
+    length = checkpoint.state["metrics_bytes"] if checkpoint else 0
+    step = checkpoint.state["progress"]["step"] if checkpoint else 0
+    with RunLog(out if fabric.is_global_zero else None, length=length, step=step, stream=stream) as log:
+        found: Scan = fabric.broadcast(scan_photos(data, recipe, log) if fabric.is_global_zero else None)
+        recipe = recipe.resolved(len(found.images))
+        images = Images.from_scan(found)
+        if fabric.is_global_zero:
+            _agree(recipe, images, out, resume)
+            images.write_csv(out)
+        if resume and checkpoint is None:
+            log.say(f"{out}: no checkpoint yet, starting at step 0.")
+        set_masks = partial(set_current, out / "masks")
+        method = build_method(recipe, distributed.world_size(), fabric.device.type)
+        trainer = build_trainer(fabric, method, recipe, images, out, log, checkpoints, callbacks)
+        if checkpoint is not None:
+            trainer.resume(checkpoint)
+            log.say(f"{out}: going on from step {trainer.progress.step} of {trainer.total_steps}.")
+        if checkpoint is not None and trainer.progress.step >= trainer.total_steps and (out / RESULT).exists():
+            log.say(f"{out}: this run is finished; its result is {out / RESULT}.")
+            return Run(out)
+        if fabric.is_global_zero:
+            cycle = trainer.progress.cycle
+            set_masks(None if cycle == 0 else (cycle - 1 if recipe.masks.source == "bootstrap" else 0))
+        distributed.barrier()
+        log.say(f"{len(images)} photos, {len(found.skipped)} skipped; {trainer.steps_per_epoch} steps an epoch.")
+        trainer.fit()
+        if fabric.is_global_zero:
+            save_backbone(method.backbone, out / RESULT, recipe_file.for_result(recipe))
+        log.say(f"{out / RESULT} is written.")
+        if found.skipped:
+            log.say(f"{len(found.skipped)} files were skipped; {out / 'skipped.csv'} says which and why.")
+    distributed.barrier()
+    return Run(out)
+
+
+def _agree(recipe: Recipe, images: Images, out: Path, resume: bool) -> None:
+    """Write the run's recipe, or compare with the one it was begun with."""
+    if not resume:
+        write_bytes(out / "recipe.yaml", recipe_file.to_text(recipe).encode())
+        write_bytes(out / "photos.json", json.dumps({"photos": len(images), "fingerprint": images.fingerprint()}).encode())
+        return
+    changed = recipe_file.differences(recipe, recipe_file.load(out / "recipe.yaml"))
+    if changed:
+        raise UserError(
+            f"{out}: the run was begun with another recipe: {'; '.join(changed)}. "
+            "Leave these settings out to resume, or start a new run with another --out."
+        )
+    photos = json.loads((out / "photos.json").read_text())
+    if photos["fingerprint"] != images.fingerprint():
+        raise UserError(
+            f"{out}: the photos changed since the run was begun ({photos['photos']} then, {len(images)} now, or other "
+            "contents; compare images.csv). Restore them, or start a new run with another --out."
+        )
+
+
+def build_trainer(
+    fabric: Fabric,
+    method: Method,
+    recipe: Recipe,
+    images: Images,
+    out: Path,
+    log: RunLog,
+    checkpoints: Checkpoints,
+    callbacks: Sequence[Callback],
+) -> Trainer:
+    """The trainer of a resolved recipe.
+
+    Raises:
+        UserError: the global batch does not divide among the processes.
+    """
+    world = distributed.world_size()
+    share = recipe.batch_size // world
+    unit = getattr(recipe.method, "slice_size", 1)
+    if recipe.batch_size % world or share % unit or (recipe.micro_batch and share % recipe.micro_batch):
+        raise UserError(
+            f"batch_size {recipe.batch_size} cannot be shared by {world} processes in multiples of "
+            f"{max(unit, recipe.micro_batch)} images. Change --batch-size or the number of processes."
+        )
+    batches = Batches(
+        images,
+        recipe.views,
+        batch_size=recipe.batch_size,
+        micro_batch=recipe.micro_batch,
+        seed=recipe.seed,
+        workers=recipe.workers,
+        rank=distributed.rank(),
+        world=world,
+        open_masks=partial(MaskStore, out / "masks"),
+    )
+
+    def batches_of(epoch: int, first_step: int = 0) -> Iterator[list[Batch]]:
+        return batches(epoch, first_step, with_masks="contrast" in method.plan(epoch).losses)
+
+    source = build_source(recipe, method, fabric.device)
+
+    def refresh_masks(cycle: int, progress: Any, stopped: Any) -> bool:
+        if source is None or (recipe.masks.source != "bootstrap" and cycle > 0):
+            return True  # fixed masks are made once
+        method.eval()
+        manifest = {"source": recipe_file.to_dict(recipe)["masks"], "photos": images.fingerprint()}
+        finished = generate(
+            source,
+            images,
+            out / "masks",
+            cycle,
+            seed=recipe.seed,
+            cycle=cycle,
+            manifest=manifest,
+            progress=progress,
+            stopped=stopped,
+        )
+        if finished and recipe.masks.keep_generations and fabric.is_global_zero:
+            prune(out / "masks", recipe.masks.keep_generations)
+        return finished
+
+    steps_per_epoch = recipe.steps_per_epoch(len(images))
+    groups = parameter_groups(method, recipe.optimizer.weight_decay)
+    return Trainer(
+        fabric,
+        method,
+        build_optimizer(recipe.optimizer, groups, recipe.optimizer.lr),
+        batches_of,
+        epochs=recipe.epochs,
+        steps_per_epoch=steps_per_epoch,
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
+        learning_rate=lambda step: learning_rate(
+            recipe.optimizer, step, steps_per_epoch, recipe.epochs, recipe.batch_size
+        ),
+        refreshers={"masks": refresh_masks},
+        log=log,
+        checkpoints=checkpoints,
+        checkpoint_every=recipe.checkpoint_every,
+        log_every=recipe.log_every,
+        callbacks=[Snapshots(method, out / "snapshots", recipe), *callbacks],
+    )

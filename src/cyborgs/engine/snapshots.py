@@ -1,0 +1,43 @@
+"""The backbone as it was at stated epochs (Figure 5b)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import final
+
+from cyborgs.engine import recipe_file
+from cyborgs.engine.recipe import Recipe
+from cyborgs.engine.trainer import Callback, Trainer
+from cyborgs.methods.method import Method
+from cyborgs.models.weights import save_backbone
+from cyborgs.structures import EpochPlan
+
+
+@final
+class Snapshots(Callback):
+    """Writes ``snapshots/epoch-NNNN.safetensors``: the weights before the first step of that epoch."""
+
+    def __init__(self, method: Method, folder: Path, recipe: Recipe) -> None:
+        self._method = method
+        self._folder = folder
+        self._recipe = recipe
+
+    def on_epoch(self, trainer: Trainer, plan: EpochPlan) -> None:
+        """Before the epoch's refreshes."""
+        refresh = self._recipe.snapshot_refreshes and (plan.epoch == 0 or bool(plan.refresh))
+        if refresh or plan.epoch in self._recipe.snapshots:
+            self._write(trainer, plan.epoch)
+
+    def on_end(self, trainer: Trainer) -> None:
+        """After the last epoch."""
+        if self._recipe.snapshot_refreshes or trainer.epochs in self._recipe.snapshots:
+            self._write(trainer, trainer.epochs)
+
+    def _write(self, trainer: Trainer, epoch: int) -> None:
+        if trainer.fabric.is_global_zero:
+            self._folder.mkdir(exist_ok=True)
+            save_backbone(
+                self._method.backbone,
+                self._folder / f"epoch-{epoch:04d}.safetensors",
+                recipe_file.for_result(self._recipe),
+            )

@@ -1,0 +1,319 @@
+"""The one loop. It knows a trainable, batches, refreshers and callbacks: no masks, no views, no methods."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from cyborgs import distributed
+from cyborgs.engine.checkpoint import Checkpoint, Checkpoints, load_networks
+from cyborgs.errors import UserError
+from cyborgs.engine.log import RunLog, Speed, duration
+from cyborgs.seeds import derive
+from cyborgs.structures import EpochPlan, StepOutput, StepSeed
+
+
+class Trainable(Protocol):
+    """What is trained: an ``nn.Module`` whose forward pass is a training step."""
+
+    def plan(self, epoch: int) -> EpochPlan:
+        """What the epoch does."""
+
+    def after_step(self, progress: float) -> None:
+        """Called once after each optimiser step."""
+
+
+class MicroBatch(Protocol):
+    """A batch is opaque: it can be counted and moved."""
+
+    def __len__(self) -> int: ...
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> Any:
+        """The same batch on another device."""
+
+
+Refresher = Callable[[int, Callable[[int, int], None], Callable[[], bool]], bool]
+"""(cycle, progress, stopped) -> whether it was finished."""
+
+
+class BatchSource(Protocol):
+    """Where batches come from."""
+
+    def __call__(self, epoch: int, first_step: int = 0) -> Iterator[Sequence[MicroBatch]]:
+        """The micro-batches of each step of the epoch, from ``first_step`` on."""
+
+
+class Callback:
+    """Called by the trainer; every method does nothing unless a callback says otherwise."""
+
+    def on_epoch(self, trainer: Trainer, plan: EpochPlan) -> None:
+        """Before anything of an epoch, refreshes included."""
+
+    def on_refresh(self, trainer: Trainer, name: str, done: int, total: int) -> None:
+        """While something is made anew."""
+
+    def on_step(self, trainer: Trainer) -> None:
+        """After a step; ``trainer.progress.step`` counts it already."""
+
+    def on_end(self, trainer: Trainer) -> None:
+        """After the last step."""
+
+
+class Stopped(Exception):
+    """The run was asked to stop and has written a checkpoint."""
+
+
+class LossError(UserError):
+    """A loss is not finite."""
+
+
+@dataclass
+class Progress:
+    """How far a run is; all of it goes into the checkpoint."""
+
+    step: int = 0
+    """Optimiser steps done."""
+    refreshed: int = -1
+    """The last epoch whose refreshes are done."""
+    cycle: int = 0
+    """How many refreshes are done."""
+
+
+class Trainer:
+    """Plan, refresh, step, log, checkpoint.
+
+    Args:
+        fabric: device, precision and processes.
+        trainable: an ``nn.Module`` that is ``Trainable``.
+        optimizer: over the trainable's parameters.
+        batches: where batches come from.
+        refreshers: by the names of ``EpochPlan.refresh``.
+        learning_rate: step -> rate, a pure function.
+        batch_size: images in a step over all processes.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        trainable: nn.Module,
+        optimizer: Optimizer,
+        batches: BatchSource,
+        *,
+        epochs: int,
+        steps_per_epoch: int,
+        batch_size: int,
+        seed: int,
+        learning_rate: Callable[[int], float],
+        refreshers: Mapping[str, Refresher],
+        log: RunLog,
+        checkpoints: Checkpoints,
+        checkpoint_every: int,
+        log_every: int,
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
+        self.fabric = fabric
+        self.trainable = trainable
+        self.batches = batches
+        self.epochs = epochs
+        self.steps_per_epoch = steps_per_epoch
+        self.batch_size = batch_size
+        self.seed = seed
+        self.learning_rate = learning_rate
+        self.refreshers = refreshers
+        self.log = log
+        self.checkpoints = checkpoints
+        self.checkpoint_every = checkpoint_every
+        self.log_every = log_every
+        self.callbacks = list(callbacks)
+        self.progress = Progress()
+        self.speed = Speed()
+        self._stop = threading.Event()
+        self._module, self._optimizer = fabric.setup(trainable, optimizer)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return self.epochs * self.steps_per_epoch
+
+    def stop(self) -> None:
+        """Finish the step, write a checkpoint, leave."""
+        self._stop.set()
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Put networks, optimiser and progress where the checkpoint left them."""
+        load_networks(self.trainable, checkpoint)
+        self._optimizer.load_state_dict(checkpoint.optimizer)
+        self.progress = Progress(**checkpoint.state["progress"])
+
+    def fit(self) -> None:
+        """Train to the last epoch.
+
+        Raises:
+            Stopped: after ``stop()`` or the first Ctrl-C, once a checkpoint is written.
+            LossError: a logged loss is not finite; names loss and step.
+        """
+        self.trainable.train()
+        with self._signals():
+            while self.progress.step < self.total_steps:
+                epoch, first = divmod(self.progress.step, self.steps_per_epoch)
+                plan = self._plan(epoch)
+                if self.progress.refreshed < epoch:
+                    self._refresh(plan)
+                self._epoch(plan, first)
+        for callback in self.callbacks:
+            callback.on_end(self)
+        self.save()
+
+    def save(self) -> None:
+        """Write a checkpoint, from the first process."""
+        length = self.log.flush()
+        if self.fabric.is_global_zero:
+            self.checkpoints.save(
+                self.progress.step,
+                self.trainable.state_dict(),
+                self._optimizer.state_dict(),
+                {"progress": asdict(self.progress), "metrics_bytes": length},
+            )
+        distributed.barrier()
+
+    def _plan(self, epoch: int) -> EpochPlan:
+        plan: EpochPlan = self.trainable.plan(epoch)  # type: ignore[operator]
+        return plan
+
+    def _refresh(self, plan: EpochPlan) -> None:
+        for callback in self.callbacks:
+            callback.on_epoch(self, plan)
+        for name in plan.refresh:
+            distributed.broadcast_buffers(self.trainable)
+
+            def report(done: int, total: int, name: str = name) -> None:
+                self.log.progress(f"epoch {plan.epoch}/{self.epochs} | making {name} {done} of {total}", done, total)
+                for callback in self.callbacks:
+                    callback.on_refresh(self, name, done, total)
+
+            if not self.refreshers[name](self.progress.cycle, report, self._stop.is_set):
+                self._leave()
+            self.trainable.train()
+            self.log.write({"step": self.progress.step, "epoch": plan.epoch, "refresh": name, "cycle": self.progress.cycle})
+            self.log.say(f"epoch {plan.epoch}/{self.epochs} | {name} made anew (cycle {self.progress.cycle})")
+        self.progress.refreshed = plan.epoch
+        if plan.refresh:
+            self.progress.cycle += 1
+            self.save()
+        self.speed.skip()
+
+    def _leave(self) -> None:
+        self.save()
+        raise Stopped
+
+    def _epoch(self, plan: EpochPlan, first: int) -> None:
+        last: dict[str, float] = {}
+        for step, micro_batches in enumerate(self.batches(plan.epoch, first), start=first):
+            rate = self.learning_rate(self.progress.step)
+            output_losses = self._step(plan, step, micro_batches, rate)
+            self.progress.step += 1
+            self.trainable.after_step(self.progress.step / self.total_steps)  # type: ignore[operator]
+            ends = step + 1 == self.steps_per_epoch
+            speed = self.speed.update(self.batch_size)
+            if self.progress.step % self.log_every == 0 or ends:
+                last = self._log(plan, output_losses, rate, speed)
+            self.log.progress(self._line(plan, last, rate, speed), self.progress.step, self.total_steps)
+            for callback in self.callbacks:
+                callback.on_step(self)
+            if distributed.all_any(self._stop.is_set()):
+                self._leave()
+            if self.progress.step % self.checkpoint_every == 0:
+                self.save()
+        self.log.say(self._line(plan, last, rate, speed))
+
+    def _step(
+        self, plan: EpochPlan, step: int, micro_batches: Sequence[MicroBatch], rate: float
+    ) -> dict[str, Tensor]:
+        """Gradients of the global batch, one optimiser step; the losses and metrics, still on the device."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        # For networks with random layers (stochastic depth): the draw belongs to the step, not to the process.
+        torch.manual_seed(derive(self.seed, "step", plan.epoch, step))
+        values: dict[str, Tensor] = {}
+        count = len(micro_batches)
+        for index, micro_batch in enumerate(micro_batches):
+            batch = micro_batch.to(self.fabric.device, non_blocking=True)
+            with self.fabric.no_backward_sync(self._module, enabled=index + 1 < count):
+                output: StepOutput = self._module(batch, plan, StepSeed(self.seed, plan.epoch, step))
+                total = sum(plan.losses[name] * loss for name, loss in output.losses.items()) / count
+                self.fabric.backward(total)
+            parts = {"loss": total.detach() * count}
+            parts |= {f"loss/{name}": loss.detach() for name, loss in output.losses.items()}
+            parts |= output.metrics
+            for name, value in parts.items():
+                values[name] = values.get(name, 0) + value / count
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return values
+
+    def _log(self, plan: EpochPlan, values: Mapping[str, Tensor], rate: float, speed: float) -> dict[str, float]:
+        names = list(values)
+        stacked = torch.stack([values[name].double().detach() for name in names])
+        if distributed.is_distributed():
+            stacked = distributed.all_reduce_sum(stacked) / distributed.world_size()
+        numbers = dict(zip(names, stacked.tolist(), strict=True))
+        for name, value in numbers.items():
+            if name.startswith("loss") and not math.isfinite(value):
+                raise LossError(
+                    f"{name} is {value} at step {self.progress.step} (epoch {plan.epoch}). Lower optimizer.lr, or "
+                    "lengthen its warm-up, and go on from the last checkpoint with a recipe of its own."
+                )
+        self.log.write(
+            {
+                "step": self.progress.step,
+                "epoch": plan.epoch,
+                "phase": plan.phase,
+                **numbers,
+                "lr": rate,
+                "images_per_second": round(speed, 2),
+            }
+        )
+        return numbers
+
+    def _line(self, plan: EpochPlan, numbers: Mapping[str, float], rate: float, speed: float) -> str:
+        parts = ", ".join(f"{n.removeprefix('loss/')} {v:.3f}" for n, v in numbers.items() if n.startswith("loss/"))
+        loss = f"loss {numbers['loss']:.3f} ({parts})" if "loss" in numbers else "loss -"
+        left = (self.total_steps - self.progress.step) * self.batch_size / max(speed, 1e-9)
+        return (
+            f"epoch {plan.epoch + 1}/{self.epochs} | {plan.phase} | {loss} | lr {rate:.3g} | "
+            f"{speed:.0f} img/s | left {duration(left)}"
+        )
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """The first Ctrl-C asks to stop; the second one stops at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        owner = os.getpid()
+
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            if os.getpid() != owner:
+                return  # a loader process, forked with this handler: its parent decides
+            self.stop()
+            signal.signal(signal.SIGINT, previous)
+            self.log.say("Stopping after this step; Ctrl-C again stops at once.")
+
+        previous = signal.signal(signal.SIGINT, on_signal)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, previous)

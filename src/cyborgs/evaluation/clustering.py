@@ -1,0 +1,156 @@
+"""One spherical k-means over the pixels of many photos, and its quality against truth (PROTOCOLS (h))."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cyborgs.data.palette import nearest
+from cyborgs.evaluation.features import Photos, Progress, UInt8, iterate_maps, join, layer_maps
+from cyborgs.evaluation.metrics.segmentation import SegmentationScore, confusion, hungarian_scores
+from cyborgs.masks.bootstrap import cap_short_side
+from cyborgs.ops.kmeans import spherical_kmeans
+from cyborgs.ops.resample import pooling_matrix
+from cyborgs.seeds import derive, numpy_generator
+
+if TYPE_CHECKING:
+    from cyborgs.models.backbone import Backbone
+
+_STRIP = 4_000_000  # similarities held at once when a map is made at full resolution: 16 MB
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Clusters that all photos share: one id space."""
+
+    centroids: Tensor
+    """float32 (K, D), unit length, on the CPU."""
+    layers: tuple[str, ...]
+    """Layers whose maps are clustered, brought to the finest of their grids."""
+    short_side: int
+    """Longest allowed short side of a photo in pixels; 0: native size."""
+    points: int
+    """Cells that were clustered."""
+
+
+def cluster_images(
+    backbone: Backbone,
+    photos: Photos,
+    *,
+    layers: Sequence[str],
+    k: int,
+    seed: int = 0,
+    short_side: int = 0,
+    max_points: int = 200_000,
+    iterations: int = 20,
+    progress: Progress | None = None,
+) -> Clusters:
+    """Cluster the cells of all photos' maps, L2-normalised, into ``k`` (2 to 256).
+
+    Above ``max_points`` cells each photo gives at most its equal share, drawn from (seed, photo); above ``max_points``
+    photos, a draw of the photos gives one cell each. The clustering runs on the backbone's device.
+    """
+    if not 2 <= k <= 256:
+        raise ValueError(f"clusters: need 2 to 256 (a label map is 8-bit), got {k}")
+    if len(photos) == 0:
+        raise ValueError("there is no photo to cluster")
+    if max_points < k:
+        raise ValueError(f"max_points: need at least as many points as clusters ({k}), got {max_points}")
+    chosen = np.arange(len(photos))
+    if len(photos) > max_points:
+        chosen = np.sort(numpy_generator(seed, "evaluation", 0).permutation(len(photos))[:max_points])
+    share = max_points // len(chosen)
+    rows: dict[int, Tensor] = {}
+    indices = [int(i) for i in chosen]
+    for i, _, maps in iterate_maps(backbone, photos, layers, indices=indices, short_side=short_side, progress=progress):
+        cells = join([maps[name] for name in layers]).flatten(1).T
+        if len(cells) > share:
+            kept = np.sort(numpy_generator(seed, "evaluation", 1, i).permutation(len(cells))[:share])
+            cells = cells[torch.from_numpy(kept)]
+        rows[i] = cells.contiguous()
+    device = next(backbone.parameters()).device
+    x = F.normalize(torch.cat([rows.pop(i) for i in indices]), dim=1).to(device)
+    _, centroids = spherical_kmeans(x, k, iterations=iterations, seed=derive(seed, "evaluation", 2))
+    return Clusters(centroids.float().cpu(), tuple(layers), short_side, len(x))
+
+
+def _similarities(backbone: Backbone, clusters: Clusters, image: UInt8) -> Tensor:
+    """Inner products with the centroids at the map's grid, float32 (K, h, w), on the device."""
+    maps = layer_maps(backbone, [cap_short_side(image, clusters.short_side)], clusters.layers)
+    joined = join([maps[name][0] for name in clusters.layers])
+    return torch.einsum("kd,dhw->khw", clusters.centroids.to(joined.device), joined)
+
+
+def assign(backbone: Backbone, clusters: Clusters, image: UInt8, *, full_resolution: bool = False) -> UInt8:
+    """The nearest cluster of each cell, uint8 (h, w), or of each pixel, uint8 (H, W); image uint8 (H, W, 3).
+
+    At full resolution a pixel takes the cluster nearest to the bilinearly enlarged features. Enlarging the inner
+    products gives the same: both are linear, and the length of a feature does not change which centroid is nearest.
+    """
+    scores = _similarities(backbone, clusters, image)
+    if not full_resolution:
+        return scores.argmax(0).to(torch.uint8).cpu().numpy()
+    height, width = image.shape[:2]
+    down, across = (
+        pooling_matrix(n_in, n_out).to(scores) for n_in, n_out in ((scores.shape[1], height), (scores.shape[2], width))
+    )
+    step = max(1, _STRIP // (len(scores) * width))
+    out = np.empty((height, width), np.uint8)
+    for y in range(0, height, step):
+        strip = torch.matmul(torch.matmul(down[y : y + step], scores), across.T)
+        out[y : y + step] = strip.argmax(0).to(torch.uint8).cpu().numpy()
+    return out
+
+
+def cluster_miou(
+    backbone: Backbone,
+    photos: Photos,
+    truths: Callable[[int], UInt8],
+    *,
+    layers: Sequence[str],
+    classes: int,
+    k: int | None = None,
+    void: int | None = None,
+    seed: int = 0,
+    short_side: int = 0,
+    progress: Progress | None = None,
+) -> SegmentationScore:
+    """Cluster all photos' cells once, match clusters to classes one to one, and score all pixels.
+
+    Args:
+        backbone: the network.
+        photos: the scenes.
+        truths: number of a photo -> its truth, uint8 (H, W).
+        layers: what is clustered.
+        classes: labels 0 to ``classes - 1`` are classes.
+        k: clusters; as many as classes where not given.
+        void: label of pixels that do not count.
+        seed: of the clustering.
+        short_side: as in ``cluster_images``.
+        progress: called with photos done and photos in all, of the clustering.
+    """
+    k = classes if k is None else k
+    clusters = cluster_images(backbone, photos, layers=layers, k=k, seed=seed, short_side=short_side, progress=progress)
+    counts = np.zeros((k, classes), np.int64)
+    for i in range(len(photos)):
+        truth = truths(i)
+        labels = nearest(assign(backbone, clusters, photos.read(i)), *truth.shape)
+        counts += confusion(labels, truth, k, classes, void)
+    return hungarian_scores(counts)
+
+
+def map_miou(
+    maps: Callable[[int], UInt8], truths: Callable[[int], UInt8], count: int, *, classes: int, void: int | None = None
+) -> SegmentationScore:
+    """The same score for ready maps whose labels mean the same in all photos, such as a fixed grid's cells."""
+    counts = np.zeros((256, classes), np.int64)
+    for i in range(count):
+        truth = truths(i)
+        counts += confusion(nearest(maps(i), *truth.shape), truth, 256, classes, void)
+    return hungarian_scores(counts)

@@ -1,0 +1,233 @@
+"""Linear probe for segmentation: one 1x1 convolution on frozen maps, from photos with a class per pixel.
+
+Not a published protocol: small, and the same for every backbone. Channels are standardised with the train photos'
+statistics. Layers of a probe are brought bilinearly to a common grid of one cell per 8 pixels; since a 1x1
+convolution and bilinear interpolation commute, each layer's logits are interpolated instead of its features. Trained
+on the majority class of each cell, judged at full resolution on bilinearly enlarged logits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cyborgs.evaluation.features import FrozenMaps, Moments, Progress, UInt8, frozen_maps, resize
+from cyborgs.evaluation.labelled import LabelledSet
+from cyborgs.evaluation.metrics.segmentation import class_scores, confusion
+from cyborgs.seeds import numpy_generator
+
+if TYPE_CHECKING:
+    from cyborgs.models.backbone import Backbone
+
+_VOID = -1  # cells without a class; a set's own void label may be any
+
+
+@dataclass(frozen=True)
+class ProbeSettings:
+    """How the probe is trained. AdamW, half a cosine to 0."""
+
+    epochs: int = 20
+    """Passes over the train photos."""
+    batch: int = 8
+    """Photos in a step."""
+    lr: float = 1.0
+    """Learning rate times the number of channels: more channels move the logits as much per step."""
+    weight_decay: float = 1e-2
+    """AdamW's decay."""
+    short_side: int = 0
+    """Longest allowed short side of a photo in pixels; 0: native size."""
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch < 1 or self.lr <= 0 or self.weight_decay < 0 or self.short_side < 0:
+            raise ValueError(f"a probe needs epochs, batch and lr above 0, and nothing negative, got {self}")
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """What a probe measured. Shares from 0 to 1."""
+
+    layers: tuple[str, ...]
+    seed: int
+    miou: float
+    """Mean over the classes that the val truth holds."""
+    accuracy: float
+    """Share of pixels that are right."""
+    iou: tuple[float, ...]
+    """Per class; NaN where the val truth lacks it."""
+    train_loss: float
+    """Mean cross-entropy of the last epoch's cells."""
+    train_photos: int
+    val_photos: int
+    settings: ProbeSettings
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; an absent class is None."""
+        return asdict(self) | {"iou": [None if math.isnan(x) else x for x in self.iou]}
+
+
+def cell_labels(labels: UInt8, grid: tuple[int, int], classes: int, ignore: int | None = None) -> NDArray[np.int64]:
+    """Majority class of the pixels in each cell, int64 (h, w); -1 where all are void; ties to the lowest class.
+
+    labels uint8 (H, W). Pixel y of H lies in cell floor(y h / H).
+    """
+    height, width = labels.shape
+    rows, columns = (np.arange(n) * g // n for n, g in ((height, grid[0]), (width, grid[1])))
+    cells = rows[:, None] * grid[1] + columns[None, :]
+    kept = np.ones(labels.shape, bool) if ignore is None else labels != ignore
+    votes = np.bincount(
+        cells[kept] * classes + labels[kept].astype(np.int64), minlength=grid[0] * grid[1] * classes
+    ).reshape(*grid, classes)
+    return np.where(votes.sum(2) == 0, _VOID, votes.argmax(2)).astype(np.int64)
+
+
+class Probe(torch.nn.Module):
+    """The 1x1 convolution, one weight matrix (classes, C) per layer, on standardised channels."""
+
+    def __init__(self, layers: Sequence[str], moments: dict[str, Moments], classes: int) -> None:
+        super().__init__()
+        self.layers = tuple(layers)
+        # Zero: the problem is convex, so that no start is better, and none is random.
+        self.weights = torch.nn.ParameterList(
+            [torch.nn.Parameter(torch.zeros(classes, len(moments[name].mean))) for name in layers]
+        )
+        self.bias = torch.nn.Parameter(torch.zeros(classes))
+        self.moments = [moments[name] for name in layers]
+
+    def forward(self, maps: dict[str, Tensor], grid: tuple[int, int]) -> Tensor:
+        """Logits (classes, *grid) of one photo's maps (C, h, w)."""
+        total = self.bias[:, None, None]
+        for name, weight, m in zip(self.layers, self.weights, self.moments, strict=True):
+            # Standardising is folded into the weights: the maps are larger than these by far.
+            folded = weight / m.deviation
+            logits = folded @ maps[name].float().flatten(1) - (folded @ m.mean)[:, None]
+            shaped = logits.reshape(1, -1, *maps[name].shape[1:])
+            total = total + resize(shaped, *grid)[0]
+        return total
+
+
+def _train(maps: FrozenMaps, cells: Sequence[Tensor], probe: Probe, settings: ProbeSettings, seed: int) -> float:
+    """Train in place; the mean loss of the last epoch."""
+    channels = sum(w.shape[1] for w in probe.weights)
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": list(probe.weights), "lr": settings.lr / channels},
+            {"params": [probe.bias], "lr": 0.01, "weight_decay": 0.0},
+        ],
+        weight_decay=settings.weight_decay,
+    )
+    steps = settings.epochs * -(-len(maps) // settings.batch)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: 0.5 * (1 + math.cos(math.pi * s / steps)))
+    mean_loss = math.nan
+    for epoch in range(settings.epochs):
+        order = numpy_generator(seed, "evaluation", 10, epoch).permutation(len(maps))
+        total, count = 0.0, 0
+        for first in range(0, len(order), settings.batch):
+            chosen = [int(i) for i in order[first : first + settings.batch]]
+            logits = torch.cat([probe(maps.maps[i], maps.grids[i]).flatten(1) for i in chosen], 1).T
+            targets = torch.cat([cells[i] for i in chosen])
+            known = int((targets != _VOID).sum())
+            if known:
+                loss = F.cross_entropy(logits, targets, ignore_index=_VOID)
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                total, count = total + float(loss.detach()) * known, count + known
+            schedule.step()
+        mean_loss = total / count if count else math.nan
+    return mean_loss
+
+
+@torch.no_grad()
+def _measure(maps: FrozenMaps, labelled: LabelledSet, probe: Probe) -> np.ndarray:
+    """Pixels by (prediction, class) at full resolution, int64 (classes, classes)."""
+    counts = np.zeros((labelled.classes, labelled.classes), np.int64)
+    for i in range(len(maps)):
+        truth = labelled.truth(i)
+        logits = resize(probe(maps.maps[i], maps.grids[i])[None], *truth.shape)[0]
+        counts += confusion(logits.argmax(0).numpy(), truth, labelled.classes, labelled.classes, labelled.ignore)
+    return counts
+
+
+def linear_segmentation(
+    backbone: Backbone,
+    train: LabelledSet,
+    val: LabelledSet,
+    *,
+    layers: Sequence[Sequence[str]],
+    seeds: Sequence[int] = (0,),
+    settings: ProbeSettings | None = None,
+    progress: Progress | None = None,
+) -> list[ProbeResult]:
+    """Train and measure a probe for each entry of ``layers`` and each seed, from one pass over the photos.
+
+    Args:
+        backbone: frozen; eval mode.
+        train: photos that the probes learn from.
+        val: photos that they are measured on, with the same classes.
+        layers: one probe each, e.g. ``[["layer2"], ["layer4"], ["layer2", "layer3", "layer4"]]``.
+        seeds: order of the photos in training.
+        settings: how the probes are trained.
+        progress: called with photos done and photos in all while maps are computed.
+
+    Raises:
+        ValueError: naming file and reason, where a photo and its label map do not fit each other or the classes.
+    """
+    settings = settings or ProbeSettings()
+    if not layers or not all(layers):
+        raise ValueError("layers: name at least one layer for each probe")
+    if train.classes != val.classes:
+        raise ValueError(f"train has {train.classes} classes, val {val.classes}: they must be the same")
+    names = list(dict.fromkeys(name for probe_layers in layers for name in probe_layers))
+    photos = len(train) + len(val)
+
+    def counted(offset: int) -> Progress | None:
+        return None if progress is None else lambda done, _: progress(offset + done, photos)
+
+    # Labels first: they are quick to read, and a wrong one should not show after minutes of features.
+    shapes = {id(part): [part.truth(i).shape for i in range(len(part))] for part in (train, val)}
+    train_maps = frozen_maps(backbone, train, names, short_side=settings.short_side, progress=counted(0))
+    val_maps = frozen_maps(backbone, val, names, short_side=settings.short_side, progress=counted(len(train)))
+    _same_sizes(train, train_maps, shapes[id(train)])
+    _same_sizes(val, val_maps, shapes[id(val)])
+    cells = [
+        torch.from_numpy(cell_labels(train.truth(i), grid, train.classes, train.ignore).ravel())
+        for i, grid in enumerate(train_maps.grids)
+    ]
+    moments = {name: train_maps.moments(name) for name in names}
+    results = []
+    for probe_layers in layers:
+        for seed in seeds:
+            probe = Probe(probe_layers, moments, train.classes)
+            loss = _train(train_maps, cells, probe, settings, seed)
+            score = class_scores(_measure(val_maps, val, probe))
+            results.append(
+                ProbeResult(
+                    tuple(probe_layers),
+                    seed,
+                    score.miou,
+                    score.accuracy,
+                    score.iou,
+                    loss,
+                    len(train),
+                    len(val),
+                    settings,
+                )
+            )
+    return results
+
+
+def _same_sizes(labelled: LabelledSet, maps: FrozenMaps, truths: Sequence[tuple[int, ...]]) -> None:
+    for i, (size, truth) in enumerate(zip(maps.sizes, truths, strict=True)):
+        if size != truth:
+            raise ValueError(
+                f"{labelled.photos[i]} has {size[1]} x {size[0]} pixels, but its label map {labelled.labels[i]} "
+                f"has {truth[1]} x {truth[0]}."
+            )

@@ -1,0 +1,151 @@
+"""Measures of label maps against truth (PROTOCOLS (h)): Hungarian and plain mIoU, best overlap."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cyborgs.data.palette import nearest
+
+Counts = NDArray[np.int64]
+Labels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class SegmentationScore:
+    """Scores of one confusion matrix. Shares from 0 to 1; NaN where no pixel of truth was counted."""
+
+    miou: float
+    """Mean IoU over the classes that the truth holds."""
+    accuracy: float
+    """Share of pixels that are right."""
+    iou: tuple[float, ...]
+    """IoU per class; NaN for a class that the truth does not hold."""
+    matching: tuple[int, ...]
+    """Prediction that stands for each class; -1: none."""
+
+
+def confusion(
+    pred: NDArray[np.integer], truth: NDArray[np.integer], n_pred: int, n_true: int, void: int | None = None
+) -> Counts:
+    """Pixels by (prediction, class): int64 (n_pred, n_true), without the pixels whose truth is ``void``.
+
+    Maps of equal shape. Raises ValueError where shapes differ or a value lies beyond its count.
+    """
+    if pred.shape != truth.shape:
+        raise ValueError(f"prediction and truth differ in shape: {pred.shape} and {truth.shape}")
+    p, t = pred.ravel().astype(np.int64), truth.ravel().astype(np.int64)
+    if void is not None:
+        kept = t != void
+        p, t = p[kept], t[kept]
+    for name, values, limit in (("prediction", p, n_pred), ("truth", t, n_true)):
+        if values.size and (values.min() < 0 or values.max() >= limit):
+            raise ValueError(f"{name}: labels must be 0 to {limit - 1}, found {values.min()} to {values.max()}")
+    return np.bincount(p * n_true + t, minlength=n_pred * n_true).reshape(n_pred, n_true)
+
+
+def _score(counts: Counts, matching: NDArray[np.int64]) -> SegmentationScore:
+    of_truth, of_pred = counts.sum(0), counts.sum(1)
+    classes = np.arange(counts.shape[1])
+    hits = np.where(matching >= 0, counts[matching, classes], 0)
+    union = of_truth + np.where(matching >= 0, of_pred[matching], 0) - hits
+    present = of_truth > 0
+    iou = np.full(len(classes), np.nan)
+    iou[present] = hits[present] / union[present]
+    total = int(of_truth.sum())
+    return SegmentationScore(
+        float(iou[present].mean()) if total else float("nan"),
+        float(hits.sum() / total) if total else float("nan"),
+        tuple(float(x) for x in iou),
+        tuple(int(m) for m in matching),
+    )
+
+
+def class_scores(counts: Counts) -> SegmentationScore:
+    """Scores of a prediction whose labels are the classes themselves; counts (classes, classes).
+
+    A class that is predicted but not in the truth costs the classes it is mistaken for, and is itself left out.
+    """
+    if counts.shape[0] != counts.shape[1]:
+        raise ValueError(f"need as many predictions as classes, got counts of shape {counts.shape}")
+    return _score(counts, np.arange(len(counts)))
+
+
+def hungarian_scores(counts: Counts) -> SegmentationScore:
+    """Scores after the one-to-one matching of clusters to classes that makes most pixels right.
+
+    counts (clusters, classes). With fewer clusters than classes some classes get IoU 0, with more the unmatched
+    clusters are misses.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    present = np.flatnonzero(counts.sum(0))
+    rows, columns = linear_sum_assignment(counts[:, present], maximize=True)
+    matching = np.full(counts.shape[1], -1, np.int64)
+    matching[present[columns]] = rows
+    return _score(counts, matching)
+
+
+def hungarian_miou(counts: Counts) -> float:
+    """mIoU of ``hungarian_scores``."""
+    return hungarian_scores(counts).miou
+
+
+Regions = Literal["components", "labels"]
+
+
+def best_overlaps(
+    pred: Labels,
+    truth: Labels,
+    *,
+    regions: Regions = "components",
+    void: int | None = None,
+    ignore: tuple[int, ...] = (),
+    min_pixels: int = 1,
+) -> NDArray[np.float64]:
+    """For each object of the truth the IoU with the predicted region that fits it best; float64 (objects,).
+
+    pred uint8 (h, w), brought to the truth's size (H, W) by nearest neighbour; void pixels are removed from both.
+    Objects and regions are the 4-connected components of the maps' labels ("components"), or all pixels of a label
+    ("labels"); the same for both maps, so that equal maps score 1. Labels in ``ignore`` are no objects, and neither
+    are objects below ``min_pixels``. Empty where the truth holds none. Order: by label or place of the object.
+    """
+    for name, labels in (("prediction", pred), ("truth", truth)):
+        if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer) or not labels.size:
+            raise ValueError(f"{name}: need a map (h, w) of whole numbers, got {labels.dtype} {labels.shape}")
+    pred = nearest(pred, *truth.shape)
+    if regions == "components":
+        from skimage.measure import label
+
+        parts, objects = (label(m.astype(np.int64), background=-1, connectivity=1) for m in (pred, truth))
+    elif regions == "labels":
+        parts, objects = pred, truth
+    else:
+        raise ValueError(f"regions: need 'components' or 'labels', got {regions!r}")
+    kept = np.ones(truth.shape, bool) if void is None else truth != void
+    _, part_ids = np.unique(parts[kept], return_inverse=True)
+    _, first, object_ids = np.unique(objects[kept], return_index=True, return_inverse=True)
+    if not part_ids.size:
+        return np.empty(0)
+    counts = confusion(part_ids, object_ids, int(part_ids.max()) + 1, len(first))
+    iou = counts / (counts.sum(0)[None, :] + counts.sum(1)[:, None] - counts)
+    wanted = (counts.sum(0) >= min_pixels) & ~np.isin(truth[kept][first], ignore)
+    best: NDArray[np.float64] = iou.max(0)[wanted]
+    return best
+
+
+def best_overlap(
+    pred: Labels,
+    truth: Labels,
+    *,
+    regions: Regions = "components",
+    void: int | None = None,
+    ignore: tuple[int, ...] = (),
+    min_pixels: int = 1,
+) -> float:
+    """ABO of one photo: the mean of ``best_overlaps``; NaN where the truth holds no object."""
+    best = best_overlaps(pred, truth, regions=regions, void=void, ignore=ignore, min_pixels=min_pixels)
+    return float(best.mean()) if best.size else float("nan")

@@ -1,0 +1,185 @@
+"""A mask source applied to a whole data set: images -> one generation of the store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+import numpy as np
+
+from cyborgs import distributed
+from cyborgs.masks.source import MaskSource
+from cyborgs.masks.store import GenerationWriter
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_NO_IMAGE = np.empty((0, 0, 3), np.uint8)
+
+
+class ReadableImages(Protocol):
+    """Random access to pictures; ``read`` is called from several threads."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def read(self, index: int, /) -> np.ndarray:
+        """uint8 (H, W, 3)."""
+
+
+def generate(
+    source: MaskSource,
+    images: ReadableImages,
+    path: str | Path,
+    generation: int,
+    *,
+    seed: int,
+    cycle: int,
+    manifest: Mapping[str, Any],
+    progress: Callable[[int, int], None] | None = None,
+    stopped: Callable[[], bool] | None = None,
+    threads: int | None = None,
+) -> bool:
+    """Label all images and make the maps the store's current generation.
+
+    A collective call: group g is labelled by rank g % world, so the result does not depend on the number of
+    processes. All processes return together.
+
+    Args:
+        source: what makes the maps.
+        images: the data set; not read where the source needs no images.
+        path: the run's folder or its ``masks/``.
+        generation: number of the new generation, after the current one.
+        seed: the run's seed.
+        cycle: number of the bootstrapping: other groups and clusters in each.
+        manifest: what the maps are made from, kept beside them.
+        progress: called with (groups done by all processes, all groups), starting at 0.
+        stopped: asked before each group; True on any process ends the work.
+        threads: that decode the next group while this one is labelled; by default up to 4.
+
+    Returns:
+        False where it was stopped: then the store is as before.
+
+    Raises:
+        RuntimeError: another process failed. What fails in this one is raised as it is.
+    """
+    writer = _open_writer(path, generation, len(images), manifest)
+    try:
+        with _Decoder(source, images, threads or min(4, os.cpu_count() or 1)) as decoder:
+            finished = _label(source, decoder, writer, seed, cycle, progress, stopped)
+        if finished:
+            _together(writer.close)
+            _together(writer.publish if writer.rank == 0 else _nothing)
+    except Exception:  # on all processes, see _together
+        _discard(writer)
+        raise
+    if not finished:
+        _discard(writer)
+    return finished
+
+
+def _label(
+    source: MaskSource,
+    decoder: _Decoder,
+    writer: GenerationWriter,
+    seed: int,
+    cycle: int,
+    progress: Callable[[int, int], None] | None,
+    stopped: Callable[[], bool] | None,
+) -> bool:
+    """Label this process's share of the groups; False where any process was asked to stop."""
+    groups = source.groups(writer.count, seed, cycle)
+    world = distributed.world_size()
+    own = groups[writer.rank :: world]
+
+    def ask(done: int) -> bool:
+        if progress is not None:
+            progress(done, len(groups))
+        return stopped is not None and stopped()
+
+    def work(turn: int) -> None:
+        if turn >= len(own):
+            return
+        pictures = decoder.finish()
+        if turn + 1 < len(own):
+            decoder.start(own[turn + 1])
+        maps = source.label(pictures, seed, cycle, turn * world + writer.rank)
+        for index, label_map in zip(own[turn], maps, strict=True):
+            writer.write(int(index), label_map)
+
+    if own:
+        decoder.start(own[0])
+    for turn in range(-(-len(groups) // world)):
+        if distributed.all_any(_together(ask, turn * world)):
+            return False
+        _together(work, turn)
+    if progress is not None:
+        progress(len(groups), len(groups))
+    return True
+
+
+def _open_writer(path: str | Path, generation: int, count: int, manifest: Mapping[str, Any]) -> GenerationWriter:
+    """Rank 0's first: it makes the folder."""
+    rank = distributed.rank()
+
+    def make() -> GenerationWriter:
+        return GenerationWriter(path, generation, count, rank, manifest)
+
+    first = _together(make) if rank == 0 else _together(_nothing)
+    return _together(lambda: first or make())
+
+
+def _discard(writer: GenerationWriter) -> None:
+    """Leave no trace: the others' parts, then the folder."""
+    if writer.rank != 0:
+        writer.abort()
+    distributed.barrier()
+    if writer.rank == 0:
+        writer.abort()
+    distributed.barrier()
+
+
+def _together(action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Do something on all processes; where it fails on one it raises on all, so that none waits for ever."""
+    failure: Exception | None = None
+    try:
+        result = action(*args, **kwargs)
+    except Exception as error:
+        failure = error
+    if distributed.all_any(failure is not None):
+        raise failure or RuntimeError("making the masks failed in another process; its message says why")
+    return result
+
+
+def _nothing() -> None:
+    return None
+
+
+class _Decoder:
+    """Reads the pictures of one group in threads, while another group is labelled."""
+
+    def __init__(self, source: MaskSource, images: ReadableImages, threads: int) -> None:
+        self.source = source
+        self.images = images
+        self.pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self.pending: list[Future[np.ndarray]] = []
+
+    def start(self, group: np.ndarray) -> None:
+        """Begin to read a group."""
+        self.pending = [self.pool.submit(self._read, int(index)) for index in group]
+
+    def finish(self) -> list[np.ndarray]:
+        """The pictures of the group that was started, in its order, and no longer held here."""
+        pending, self.pending = self.pending, []
+        return [future.result() for future in pending]
+
+    def _read(self, index: int) -> np.ndarray:
+        return self.source.prepare(self.images.read(index)) if self.source.needs_images else _NO_IMAGE
+
+    def __enter__(self) -> _Decoder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.shutdown(cancel_futures=True)

@@ -1,0 +1,59 @@
+"""What a source of label maps is: bootstrapped clusters, a grid, the whole crop, or what comes later.
+
+A source cuts the data set into groups and labels one group at a time. What a group is given depends on
+(seed, cycle, group) alone, so any process may label any group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+import numpy as np
+
+from cyborgs.structures import LabelMap
+
+CHUNK: Final = 256
+"""Images in a group of a source that labels each image by itself."""
+
+
+class MaskSource(Protocol):
+    """The contract of all sources; ``tests/masks/contract.py`` is its suite."""
+
+    @property
+    def name(self) -> str:
+        """As in ``MaskConfig.source``."""
+
+    @property
+    def void(self) -> int | None:
+        """The label that is never sampled in this source's maps, or None."""
+
+    @property
+    def needs_images(self) -> bool:
+        """False: pictures are not decoded for this source."""
+
+    def groups(self, count: int, seed: int, cycle: int) -> list[np.ndarray]:
+        """Indices 0..count-1 cut in groups, int64 each, every index in exactly one."""
+
+    def prepare(self, image: np.ndarray) -> np.ndarray:
+        """What :meth:`label` needs of an image, uint8 (H, W, 3) -> uint8 (H', W', 3).
+
+        Called once an image, in the threads that decode: the place to shrink it before a whole group is held in
+        memory. Applied to its own result it changes nothing, so :meth:`label` takes both kinds.
+        """
+
+    def label(self, images: Sequence[np.ndarray], seed: int, cycle: int, group: int) -> list[LabelMap]:
+        """A map for each image of a group, in their order.
+
+        Args:
+            images: uint8 (H, W, 3) each, of any sizes; where ``needs_images`` is False only their number counts
+                (they may be empty arrays).
+            seed: the run's seed.
+            cycle: the number of the bootstrapping.
+            group: the group's position in what :meth:`groups` gave.
+        """
+
+
+def chunks(count: int, size: int = CHUNK) -> list[np.ndarray]:
+    """0..count-1 in order, cut in pieces of ``size``: groups for a source whose images are independent."""
+    return [np.arange(start, min(start + size, count), dtype=np.int64) for start in range(0, count, size)]

@@ -1,0 +1,115 @@
+"""Weights to start from: files of ours, of torchvision's and of timm's names, checked tensor by tensor."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from cyborgs.errors import UserError
+
+RESULT_NAME = "backbone.safetensors"
+"""A run's result, inside its folder."""
+KEY = "cyborgs"
+"""The one entry of our files' metadata: several would be written in random order."""
+WRAPPERS = ("state_dict", "model", "model_state_dict")
+
+
+def find_file(path: str | Path) -> Path:
+    """The file itself, or the result inside a run's folder.
+
+    Raises:
+        FileNotFoundError: there is neither.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if not (path / RESULT_NAME).is_file():
+            raise FileNotFoundError(f"{path}: no {RESULT_NAME} in this folder (is the run finished?)")
+        return path / RESULT_NAME
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file of weights, nor a run's folder")
+    return path
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    """Tensors on the CPU, and what our own files say of themselves (None in a file that is not ours).
+
+    Raises:
+        UserError: the file is no safetensors file, or a damaged one.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = (file.metadata() or {}).get(KEY)
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        return state, None if metadata is None else json.loads(metadata)
+    except (SafetensorError, ValueError) as error:
+        raise UserError(f"{path}: not a safetensors file, or a damaged one ({error})") from error
+
+
+def read_weights(path: str | Path) -> tuple[dict[str, Tensor], str | None]:
+    """Named tensors of a run's folder, a safetensors file or a torch file, and the architecture if the file says it.
+
+    A torch file is read without running code in it; a checkpoint around the weights (``state_dict``, ``model``) and
+    the ``module.`` of DistributedDataParallel are taken off.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: the file is of no such kind, or holds something other than tensors.
+    """
+    path = find_file(path)
+    with open(path, "rb") as file:
+        start = file.read(9)
+    if start[8:] == b"{":  # a safetensors file: eight bytes of length, then JSON
+        state, metadata = read_safetensors(path)
+        return state, None if metadata is None else str(metadata.get("architecture"))
+    try:
+        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling raises nearly anything
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path}: neither a safetensors file nor a torch file of weights alone ({reason})") from error
+    for name in WRAPPERS:
+        if isinstance(loaded, dict) and isinstance(loaded.get(name), dict):
+            loaded = loaded[name]
+    if not isinstance(loaded, dict) or not loaded or not all(isinstance(v, Tensor) for v in loaded.values()):
+        raise UserError(f"{path}: does not hold named tensors")
+    return {str(name).removeprefix("module."): value for name, value in loaded.items()}, None
+
+
+def fit_weights(module: nn.Module, state: dict[str, Tensor], head: Sequence[str], what: str) -> list[str]:
+    """Load ``state`` into ``module``: every tensor of it, none left out but those of the head.
+
+    Args:
+        module: the network, changed only if all fits.
+        state: tensors by name.
+        head: names of modules that the network once had; what the state holds for them is passed over.
+        what: how an error's message begins.
+
+    Returns:
+        Names that were passed over, sorted.
+
+    Raises:
+        UserError: names the first tensor that is missing, of another shape or too many, and how many there are.
+    """
+    own = module.state_dict()
+    # Files older than torch 0.4.1 lack this counter; it matters to nobody.
+    missing = [n for n in own if n not in state and not n.endswith("num_batches_tracked")]
+    extra = sorted(n for n in state if n not in own)
+    ignored = [n for n in extra if any(n.startswith(f"{part}.") for part in head)]
+    unknown = [n for n in extra if n not in ignored]
+    shapes = [n for n in own if n in state and state[n].shape != own[n].shape]
+    if missing:
+        raise UserError(f"{what}: {len(missing)} of {len(own)} tensors are missing, the first is {missing[0]}")
+    if shapes:
+        found, needed = tuple(state[shapes[0]].shape), tuple(own[shapes[0]].shape)
+        raise UserError(
+            f"{what}: {len(shapes)} tensors have another shape, the first is {shapes[0]}: {found}, need {needed}"
+        )
+    if unknown:
+        raise UserError(f"{what}: {len(unknown)} tensors too many, the first is {unknown[0]}")
+    module.load_state_dict({n: state.get(n, own[n]) for n in own})
+    return ignored

@@ -1,0 +1,97 @@
+"""The result of a run: ``backbone.safetensors``, weights under the library's names that say what they are."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from cyborgs.errors import UserError
+from cyborgs.models.backbone import Backbone
+from cyborgs.models.config import BackboneConfig
+from cyborgs.models.initial import KEY, find_file, read_safetensors
+
+FORMAT = 1
+"""Version of the metadata; a reader refuses a newer one."""
+
+
+def save_backbone(backbone: Backbone, path: str | Path, recipe: Mapping[str, Any]) -> None:
+    """Write weights, architecture, normalisation, layers and recipe to one safetensors file, atomically.
+
+    The same input gives the same bytes: no time, no path. All metadata is one entry of sorted JSON, since
+    safetensors writes several entries in random order.
+
+    Args:
+        backbone: on any device; tensors keep their dtype.
+        path: of the file; an older one is replaced.
+        recipe: what JSON can hold (tuples become lists).
+    """
+    path = Path(path)
+    metadata = {
+        "format": FORMAT,
+        "architecture": backbone.config.name,
+        "mean": backbone.config.mean,
+        "std": backbone.config.std,
+        "layers": backbone.layers,
+        "recipe": recipe,
+    }
+    tensors = {name: value.cpu().contiguous() for name, value in backbone.weights().items()}
+    data = save(tensors, {KEY: json.dumps(metadata, sort_keys=True)})
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # so that the rename survives a power cut
+    finally:
+        os.close(folder)
+
+
+def load_backbone(path: str | Path, layers: Sequence[str] | None = None) -> Backbone:
+    """The network of a file of ``save_backbone``, in eval mode, on the CPU. Torch's random state stays as it was.
+
+    Args:
+        path: the file, or the folder of a finished run.
+        layers: maps that it returns; None: those of the run.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: another kind of file, a newer format, an architecture that is not installed or tensors that are
+            not its own, an unknown layer.
+    """
+    file = find_file(path)
+    state, metadata = _read_own(file)
+    config = BackboneConfig(name=metadata["architecture"], mean=tuple(metadata["mean"]), std=tuple(metadata["std"]))
+    with torch.random.fork_rng(devices=[]):
+        backbone = Backbone(config, layers or metadata["layers"])
+    backbone.load_weights(state, str(file))
+    return backbone.eval()
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """What a file of ``save_backbone`` says of itself: format, architecture, mean, std, layers, recipe.
+
+    Raises:
+        FileNotFoundError, UserError: as ``load_backbone``.
+    """
+    return _read_own(find_file(path))[1]
+
+
+def _read_own(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    state, metadata = read_safetensors(file)
+    if metadata is None:
+        raise UserError(f"{file}: not written by cyborgs; to start from other weights, name the file as backbone.init")
+    if metadata.get("format", 0) > FORMAT:
+        raise UserError(f"{file}: format {metadata['format']} is newer than this cyborgs, which reads up to {FORMAT}")
+    lacking = [name for name in ("architecture", "mean", "std", "layers") if name not in metadata]
+    if lacking:
+        raise UserError(f"{file}: its metadata lacks {', '.join(lacking)}")
+    return state, metadata

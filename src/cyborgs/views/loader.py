@@ -1,0 +1,212 @@
+"""Batches of views: a function of seed, epoch and step alone, whoever computes them."""
+
+from __future__ import annotations
+
+import signal
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+
+from cyborgs.data.images import Images
+from cyborgs.data.listing import InputError
+from cyborgs.seeds import numpy_generator
+from cyborgs.structures import Batch, View, ViewGeometry
+from cyborgs.views.config import ViewSpec
+from cyborgs.views.pair import make_views
+
+
+class Masks(Protocol):
+    """What the loader needs of a mask store."""
+
+    @property
+    def void(self) -> int | None:
+        """Label that is never sampled."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> NDArray[np.uint8]:
+        """uint8 (h, w) of image ``index``."""
+
+
+class Batches:
+    """``batches(epoch)`` gives, for each global step, this process's micro-batches."""
+
+    def __init__(
+        self,
+        images: Images,
+        spec: ViewSpec,
+        *,
+        batch_size: int,
+        micro_batch: int = 0,
+        seed: int = 0,
+        workers: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        open_masks: Callable[[], Masks] | None = None,
+    ) -> None:
+        """Settle the sizes.
+
+        Args:
+            images: the usable photos.
+            spec: the views.
+            batch_size: images of a global step, over all processes.
+            micro_batch: images of a process in one Batch; 0: its whole share.
+            seed: everything random derives from it, with epoch and image index.
+            workers: loader processes; 0: in this one. They change nothing but the time.
+            rank: this process's number; it takes the ``rank``-th part of each global batch.
+            world: number of processes.
+            open_masks: opens the current masks; called anew in every epoch and worker, so it must pickle
+                (``functools.partial(MaskStore, path)``). None: there never are any.
+
+        Raises:
+            InputError: sizes that do not divide, or a batch larger than the data set.
+        """
+        if batch_size > len(images):
+            raise InputError(
+                f"batch_size: {batch_size} is more than the {len(images)} usable photos. Give more photos or a smaller batch."
+            )
+        if batch_size % world:
+            raise InputError(f"batch_size: {batch_size} is no multiple of the {world} processes.")
+        share = batch_size // world
+        self.micro_batch = micro_batch or share
+        if share % self.micro_batch:
+            raise InputError(f"micro_batch: {micro_batch} does not divide the {share} images of a process and step.")
+        self.images = images
+        self.spec = spec
+        self.batch_size = batch_size
+        self.seed = seed
+        self.workers = workers
+        self.rank = rank
+        self.world = world
+        self.open_masks = open_masks
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Global batches in an epoch; the incomplete last one is dropped."""
+        return len(self.images) // self.batch_size
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """Image indices in the order of this epoch."""
+        return numpy_generator(self.seed, "order", epoch).permutation(len(self.images))
+
+    def __call__(self, epoch: int, first_step: int = 0, *, with_masks: bool = True) -> Iterator[list[Batch]]:
+        """Steps ``first_step`` and later of an epoch, one list of micro-batches each.
+
+        Without masks the label grids are None. Nothing is read ahead beyond the epoch, so masks may change after it.
+
+        Raises:
+            UnreadableImage: a photo that was fine in the scan cannot be read now.
+        """
+        share = self.batch_size // self.world
+        starts = [
+            step * self.batch_size + self.rank * share + m
+            for step in range(first_step, self.steps_per_epoch)
+            for m in range(0, share, self.micro_batch)
+        ]
+        work = _MicroBatches(self, epoch, self.open_masks if with_masks else None)
+        loader: DataLoader[Batch | _Failure] = DataLoader(
+            work,
+            batch_size=None,
+            sampler=starts,
+            num_workers=self.workers,
+            collate_fn=_as_it_is,
+            worker_init_fn=_start_worker,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # else the loader draws from the global one, and a resumed run would differ
+        )
+        with warnings.catch_warnings():
+            # Python 3.12 warns of every fork of a process with threads; the workers use none of torch's.
+            warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork", category=DeprecationWarning)
+            results = iter(loader)
+        step: list[Batch] = []
+        for result in results:
+            if isinstance(result, _Failure):
+                raise result.error
+            step.append(result)
+            if len(step) == share // self.micro_batch:
+                yield step
+                step = []
+
+
+class _Failure:
+    """An error on its way from a worker: torch would rebuild it from a text, and lose what it was."""
+
+    def __init__(self, error: Exception) -> None:
+        error.add_note(traceback.format_exc())
+        self.error = error
+
+
+class _MicroBatches(Dataset["Batch | _Failure"]):
+    """Micro-batches of one epoch by the position of their first image in the epoch."""
+
+    def __init__(self, batches: Batches, epoch: int, open_masks: Callable[[], Masks] | None) -> None:
+        self.images = batches.images
+        self.spec = batches.spec
+        self.seed = batches.seed
+        self.epoch = epoch
+        self.order = batches.order(epoch)
+        self.count = batches.micro_batch
+        self.batch_size = batches.batch_size
+        self.open_masks = open_masks
+        self._masks: Masks | None = None  # opened where it is read: an open file does not travel between processes
+
+    def __getitem__(self, start: int) -> Batch | _Failure:
+        try:
+            return self._make(start)
+        except (ValueError, OSError) as error:
+            return _Failure(error)
+
+    def _make(self, start: int) -> Batch:
+        if self._masks is None and self.open_masks is not None:
+            self._masks = self.open_masks()
+            if len(self._masks) != len(self.images):
+                raise InputError(
+                    f"the masks are of {len(self._masks)} images, the photos are {len(self.images)}. "
+                    "Make the masks anew from these photos."
+                )
+        masks = self._masks
+        indices = self.order[start : start + self.count]
+        shared = get_worker_info() is not None
+        pixels = [self._empty(crop.size or self.spec.size, shared) for crop in self.spec.crops]
+        arrays = [tensor.numpy() for tensor in pixels]
+        made = []
+        for b, index in enumerate(indices.tolist()):
+            rng = numpy_generator(self.seed, "sample", self.epoch, index)
+            label_map = None if masks is None else masks[index]
+            made.append(make_views(self.images.read(index), label_map, self.spec, rng, into=[a[b] for a in arrays]))
+        views = []
+        for v, tensor in enumerate(pixels):
+            geometry = ViewGeometry.stack([sample[v].geometry for sample, _ in made])
+            grids = [sample[v].labels for sample, _ in made]
+            labels = None if masks is None else torch.from_numpy(np.stack([g for g in grids if g is not None]))
+            views.append(View(tensor, geometry, labels))
+        return Batch(
+            views=tuple(views),
+            indices=torch.from_numpy(indices.astype(np.int64)),
+            first=start % self.batch_size,
+            label_order=torch.from_numpy(np.stack([order for _, order in made])),
+            void=None if masks is None else masks.void,
+        )
+
+    def _empty(self, size: int, shared: bool) -> torch.Tensor:
+        """uint8 (count, 3, size, size); in a worker already where the main process can see it, which saves a copy."""
+        tensor = torch.empty(self.count, 3, size, size, dtype=torch.uint8)
+        return tensor.share_memory_() if shared else tensor
+
+
+def _as_it_is(item: Batch | _Failure) -> Batch | _Failure:
+    return item
+
+
+def _start_worker(worker: int) -> None:
+    """One thread each; and Ctrl-C is for the main process, which decides when the workers end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

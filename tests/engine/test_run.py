@@ -1,0 +1,261 @@
+"""Whole runs: phases, resuming bit for bit, results."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tests.conftest import make_photos, tiny_byol, tiny_recipe
+
+from cyborgs.engine.log import TIMES
+from cyborgs.engine.recipe import Recipe
+from cyborgs.engine.run import pretrain
+from cyborgs.engine.trainer import Callback, Stopped, Trainer
+from cyborgs.errors import UserError
+from cyborgs.masks.store import MaskStore
+
+
+def run(recipe: Recipe, photos: Path, out: Path, resume: bool = False, callbacks: tuple[Callback, ...] = ()) -> str:
+    stream = io.StringIO()
+    pretrain(recipe, data=photos, out=out, resume=resume, callbacks=callbacks, stream=stream)
+    return stream.getvalue()
+
+
+def results(out: Path) -> dict[str, object]:
+    """Everything of a run that may not depend on how often it was stopped."""
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    metrics = [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
+    files = [out / "backbone.safetensors", *sorted((out / "masks").rglob("*")), *sorted((out / "snapshots").rglob("*"))]
+    return {
+        "metrics": metrics,
+        **{str(f.relative_to(out)): f.read_bytes() for f in files if f.is_file() and f.name != ".lock"},
+    }
+
+
+class StopAt(Callback):
+    """Asks the trainer to stop at a step, or in the middle of a refresh."""
+
+    def __init__(self, step: int | None = None, cycle: int | None = None) -> None:
+        self.step, self.cycle = step, cycle
+
+    def on_step(self, trainer: Trainer) -> None:
+        if trainer.progress.step == self.step:
+            trainer.stop()
+
+    def on_refresh(self, trainer: Trainer, name: str, done: int, total: int) -> None:
+        if trainer.progress.cycle == self.cycle and done == total // 2:
+            trainer.stop()
+
+
+class DieAt(StopAt):
+    """Ends the process's work at once, as a crash would: no checkpoint is written."""
+
+    class Died(Exception):
+        pass
+
+    def on_step(self, trainer: Trainer) -> None:
+        if trainer.progress.step == self.step:
+            raise self.Died
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("whole")
+    photos = make_photos(folder / "photos")
+    run(tiny_recipe(snapshot_refreshes=True), photos, folder / "run")
+    return photos, folder / "run"
+
+
+def test_the_log_shows_each_phase(uninterrupted: tuple[Path, Path]) -> None:
+    lines = [json.loads(line) for line in (uninterrupted[1] / "metrics.jsonl").read_text().splitlines()]
+    seen = [
+        (line["epoch"], line.get("phase", line.get("refresh")), "loss/contrast" in line, "loss/cluster" in line)
+        for line in lines
+    ]
+    expected = []
+    for epoch in range(6):
+        if epoch in (1, 2, 4):
+            expected.append((epoch, "masks", False, False))
+        phase = "warm-up" if epoch == 0 else "training"
+        expected += [(epoch, phase, epoch > 0, epoch % 2 == 0)] * 2
+    assert seen == expected
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 13))
+
+
+def test_the_folder_holds_the_result(uninterrupted: tuple[Path, Path]) -> None:
+    out = uninterrupted[1]
+    for name in ("recipe.yaml", "images.csv", "skipped.csv", "metrics.jsonl", "backbone.safetensors", "checkpoints/last"):
+        assert (out / name).is_file(), name
+    assert list((out / "tensorboard").iterdir())
+    store = MaskStore(out)
+    assert store.generations() == [0, 1, 2]
+    assert store.generation == 2
+    assert len(store) == 22
+    assert store[0].shape == (6, 8)
+    assert sorted(p.name for p in (out / "snapshots").iterdir()) == [
+        f"epoch-000{e}.safetensors" for e in (0, 1, 2, 4, 6)
+    ]
+
+
+@pytest.mark.parametrize(
+    "stop",
+    [
+        StopAt(step=1),  # in the warm-up
+        StopAt(step=2),  # at its end, before the masks
+        StopAt(cycle=0),  # while the first masks are made
+        StopAt(step=3),  # right after them, in the middle of an epoch
+        StopAt(cycle=1),
+        StopAt(step=9),
+        DieAt(step=5),  # without a checkpoint of its own
+        DieAt(step=11),
+    ],
+    ids=lambda s: f"{type(s).__name__}-step{s.step}-cycle{s.cycle}",
+)
+def test_resumed_equals_uninterrupted(stop: StopAt, uninterrupted: tuple[Path, Path], tmp_path: Path) -> None:
+    photos, whole = uninterrupted
+    recipe = tiny_recipe(snapshot_refreshes=True)
+    with pytest.raises((Stopped, DieAt.Died)):
+        run(recipe, photos, tmp_path / "run", callbacks=(stop,))
+    assert not (tmp_path / "run" / "backbone.safetensors").exists()
+    said = run(recipe, photos, tmp_path / "run", resume=True)
+    assert "going on from step" in said
+    ours, theirs = results(tmp_path / "run"), results(whole)
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        assert ours[name] == value, name
+
+
+def test_stopped_before_the_first_checkpoint_starts_at_0(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(DieAt.Died):
+        run(tiny_byol(), photos, tmp_path / "run", callbacks=(DieAt(step=1),))
+    assert "no checkpoint yet, starting at step 0" in run(tiny_byol(), photos, tmp_path / "run", resume=True)
+
+
+def test_a_finished_run_says_so(uninterrupted: tuple[Path, Path]) -> None:
+    photos, out = uninterrupted
+    before = results(out)
+    assert "this run is finished" in run(tiny_recipe(snapshot_refreshes=True), photos, out, resume=True)
+    assert results(out) == before
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_workers_change_nothing(workers: int, uninterrupted: tuple[Path, Path], tmp_path: Path) -> None:
+    photos, whole = uninterrupted
+    run(tiny_recipe(snapshot_refreshes=True, workers=workers), photos, tmp_path / "run")
+    assert results(tmp_path / "run") == results(whole)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"epochs": 7}, "epochs: 6 -> 7"), ({"seed": 3}, "seed: 0 -> 3"), ({"batch_size": 16}, "batch_size: 8 -> 16")],
+)
+def test_another_recipe_is_refused(
+    change: dict[str, object], named: str, uninterrupted: tuple[Path, Path]
+) -> None:
+    photos, out = uninterrupted
+    with pytest.raises(UserError, match=named):
+        run(tiny_recipe(snapshot_refreshes=True, **change), photos, out, resume=True)
+
+
+def test_other_photos_are_refused(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        run(tiny_byol(), photos, tmp_path / "run", callbacks=(StopAt(step=1),))
+    (photos / "photo00.png").unlink()
+    with pytest.raises(UserError, match="the photos changed"):
+        run(tiny_byol(), photos, tmp_path / "run", resume=True)
+
+
+def test_an_existing_folder_is_refused(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match="exists and is not empty"):
+        run(tiny_byol(), photos, out)
+    with pytest.raises(UserError, match="holds no run to resume"):
+        run(tiny_byol(), photos, out, resume=True)
+    assert [f.name for f in out.iterdir()] == ["thesis.txt"]
+
+
+def test_a_folder_in_use_is_refused(photos: Path, tmp_path: Path) -> None:
+    caught: list[str] = []
+
+    class StartAgain(Callback):
+        def on_step(self, trainer: Trainer) -> None:
+            if trainer.progress.step == 1:
+                with pytest.raises(UserError, match="another process is writing") as error:
+                    run(tiny_byol(), photos, tmp_path / "run", resume=True)
+                caught.append(str(error.value))
+
+    run(tiny_byol(epochs=1), photos, tmp_path / "run", callbacks=(StartAgain(),))
+    assert caught
+
+
+def test_a_batch_larger_than_the_data_set_is_refused(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"22 usable photos, fewer than batch_size 64"):
+        run(tiny_recipe(batch_size=64), photos, tmp_path / "run")
+
+
+def test_unreadable_photos_are_listed_and_said(photos: Path, tmp_path: Path) -> None:
+    (photos / "broken.jpg").write_bytes(b"no picture")
+    said = run(tiny_byol(epochs=1), photos, tmp_path / "run")
+    assert "22 photos, 1 skipped" in said
+    assert "1 files were skipped" in said
+    assert "broken.jpg" in (tmp_path / "run" / "skipped.csv").read_text()
+    for i in range(5):
+        (photos / f"broken{i}.jpg").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"6 of 28 files cannot be read, more than max_skipped = 10%"):
+        run(tiny_byol(epochs=1), photos, tmp_path / "run2")
+
+
+@pytest.mark.parametrize("source", ["grid", "whole"])
+def test_fixed_masks_are_made_once(source: str, photos: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe()
+    run(replace(recipe, masks=replace(recipe.masks, source=source)), photos, tmp_path / "run")  # type: ignore[arg-type]
+    store = MaskStore(tmp_path / "run")
+    assert store.generations() == [0]
+    assert store[3].shape == ((5, 5) if source == "grid" else (1, 1))
+
+
+def test_accumulated_byol_equals_nothing_missing(photos: Path, tmp_path: Path) -> None:
+    """Micro-batches reach the recipe's batch: as many steps, every image seen once an epoch."""
+    run(tiny_recipe(micro_batch=4, epochs=2), photos, tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4]
+
+
+def test_the_result_loads(uninterrupted: tuple[Path, Path]) -> None:
+    import cyborgs
+
+    backbone = cyborgs.load_backbone(uninterrupted[1])
+    maps = backbone(torch.zeros(1, 3, 64, 64))
+    assert {m.shape[0] for m in maps.values()} == {1}
+
+
+def test_ctrl_c_writes_a_checkpoint(photos: Path, tmp_path: Path) -> None:
+    import os
+    import signal
+
+    class Interrupt(Callback):
+        def on_step(self, trainer: Trainer) -> None:
+            if trainer.progress.step == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Stopped):
+        run(tiny_byol(), photos, tmp_path / "run", callbacks=(Interrupt(),))
+    assert (tmp_path / "run" / "checkpoints" / "last").read_text() == "step-000002"
+
+
+def test_a_loss_that_is_not_finite_is_named(photos: Path, tmp_path: Path) -> None:
+    class Poison(Callback):
+        def on_step(self, trainer: Trainer) -> None:
+            with torch.no_grad():
+                next(trainer.trainable.parameters()).fill_(float("nan"))
+
+    with pytest.raises(UserError, match=r"loss is nan at step 2"):
+        run(tiny_byol(), photos, tmp_path / "run", callbacks=(Poison(),))
+
+
