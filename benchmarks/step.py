@@ -24,7 +24,7 @@ from cyborgs.engine.recipe import Recipe
 from cyborgs.methods.config import CyborgsConfig
 from cyborgs.methods.cyborgs import Cyborgs
 from cyborgs.models.config import BackboneConfig
-from cyborgs.structures import Batch, EpochPlan, StepSeed, View, ViewGeometry
+from cyborgs.structures import Batch, EpochPlan, StepSeed, StepWork, View, ViewGeometry
 from cyborgs.views.config import ViewSpec
 
 
@@ -102,8 +102,8 @@ def main() -> None:
 
     def full() -> None:
         with precision():
-            output = method(batch, plan, seed)
-        output.losses["contrast"].backward()
+            losses, _ = method(StepWork(batch, plan, seed))
+        losses["contrast"].backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         method.after_step(0.5)

@@ -160,6 +160,18 @@ class StepSeed:
     """Step within the epoch."""
 
 
+class StepWork:
+    """The arguments of a step in one opaque object.
+
+    Not a dataclass: wrappers for precision and processes look into those, copy them and move their tensors.
+    """
+
+    def __init__(self, batch: Batch, plan: EpochPlan, seed: StepSeed) -> None:
+        self.batch = batch
+        self.plan = plan
+        self.seed = seed
+
+
 @dataclass(frozen=True)
 class StepOutput:
     """What ``training_step`` returns."""

@@ -142,6 +142,7 @@ def test_a_finished_run_says_so(uninterrupted: tuple[Path, Path]) -> None:
     assert results(out) == before
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")  # of a machine with fewer cores
 @pytest.mark.parametrize("workers", [1, 4])
 def test_workers_change_nothing(workers: int, uninterrupted: tuple[Path, Path], tmp_path: Path) -> None:
     photos, whole = uninterrupted

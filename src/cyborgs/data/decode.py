@@ -13,6 +13,8 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from cyborgs.errors import UserError
+
 MAX_PIXELS = 178_956_970
 """Default limit of a picture, the one above which Pillow refuses by itself."""
 
@@ -25,7 +27,7 @@ _ORIENTATION = 0x0112
 _EXIF, _XMP = b"Exif\0", b"http://ns.adobe.com/xap/1.0/\0"
 
 
-class UnreadableImage(ValueError):  # noqa: N818 - the name says what it is
+class UnreadableImage(UserError):  # noqa: N818
     """A file that gives no picture: ``name`` and ``reason``. Survives pickling, so it crosses processes."""
 
     def __init__(self, name: str, reason: str) -> None:
@@ -37,7 +39,7 @@ class UnreadableImage(ValueError):  # noqa: N818 - the name says what it is
         return f"{printable(self.name)}: {self.reason}."
 
 
-class _Refused(ValueError):
+class _Refused(ValueError):  # noqa: N818
     """A reason that needs no translation."""
 
 

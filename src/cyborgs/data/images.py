@@ -71,8 +71,7 @@ class Images:
         """
         name = self.name(i)
         try:
-            with open(os.path.join(self.root, name), "rb") as file:
-                data = file.read()
+            data = Path(self.root, name).read_bytes()
         except OSError as error:
             raise UnreadableImage(name, f"cannot be opened: {error.strerror}") from error
         pixels = decode(data, name, max_pixels=self.max_pixels)
@@ -104,4 +103,4 @@ def _write(path: Path, header: tuple[str, ...], rows: Iterable[Iterable[object]]
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
-    os.replace(aside, path)
+    aside.replace(path)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cyborgs.data.decode import printable
+from cyborgs.errors import UserError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 """What counts as a photo in a folder, in any case."""
@@ -65,9 +66,9 @@ def _list_folder(root: Path, shown: str) -> Listing:
             links.sort(reverse=True)
             folders.append(links.pop())
         folder = folders.popleft()
-        full = os.path.join(root, folder)
+        full = root / folder
         try:
-            stat = os.stat(full)
+            stat = full.stat()
             known = seen.setdefault((stat.st_dev, stat.st_ino), folder or ".")
             if known != (folder or "."):
                 skipped.append((folder, f"leads to {printable(known)}, which is listed already"))
@@ -75,7 +76,7 @@ def _list_folder(root: Path, shown: str) -> Listing:
             with os.scandir(full) as entries:
                 for entry in entries:
                     name = f"{folder}/{entry.name}" if folder else entry.name
-                    photo = os.path.splitext(entry.name)[1].lower() in SUFFIXES
+                    photo = entry.name[entry.name.rfind(".") :].lower() in SUFFIXES
                     if entry.is_file(follow_symlinks=False):
                         if photo:
                             names.append(name)

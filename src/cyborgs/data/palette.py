@@ -55,7 +55,8 @@ def nearest(labels: UInt8, height: int, width: int) -> UInt8:
     """A label map (h, w) at (height, width): cell i of h covers [i/h, (i+1)/h); nearest neighbour."""
     rows = (2 * np.arange(height) + 1) * labels.shape[0] // (2 * height)
     columns = (2 * np.arange(width) + 1) * labels.shape[1] // (2 * width)
-    return labels[rows[:, None], columns[None, :]]
+    out: UInt8 = labels[rows[:, None], columns[None, :]]
+    return out
 
 
 def overlay(image: UInt8, labels: UInt8, *, alpha: float = 0.5, edges: bool = True) -> UInt8:

@@ -57,7 +57,7 @@ class _Verdict:
 
 def default_cache(root: str | os.PathLike[str]) -> Path:
     """Where the scan of this folder is cached: below ``$XDG_CACHE_HOME`` or ``~/.cache``, never among the data."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     key = xxhash.xxh64_hexdigest(os.fsencode(os.path.realpath(root)))
     return Path(base) / "cyborgs" / f"scan-{key}.jsonl"
 
@@ -142,13 +142,12 @@ def _judge_all(
 
 
 def _judge(root: str, name: str, known: _Verdict | None, max_pixels: int) -> _Verdict:
-    full = os.path.join(root, name)
+    path = Path(root, name)
     try:
-        stat = os.stat(full)
+        stat = path.stat()
         if known and (known.size, known.mtime_ns) == (stat.st_size, stat.st_mtime_ns):
             return known
-        with open(full, "rb") as file:
-            data = file.read()
+        data = path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a listed name with a NUL
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         return _Verdict(0, 0, reason=f"cannot be opened: {reason}", keep=False)
@@ -186,10 +185,10 @@ def _save(path: Path, verdicts: dict[str, _Verdict], max_pixels: int) -> None:
                 file.write(json.dumps(_header(max_pixels)) + "\n")
                 for name, v in verdicts.items():
                     file.write(json.dumps([name, v.size, v.mtime_ns, v.height, v.width, v.hash, v.reason]) + "\n")
-            os.replace(aside, path)
+            Path(aside).replace(path)
         except BaseException:
             with contextlib.suppress(OSError):
-                os.unlink(aside)
+                Path(aside).unlink()
             raise
     except OSError as error:
         _LOG.warning("the scan could not be cached in %s: %s", path, error)

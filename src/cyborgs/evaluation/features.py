@@ -118,13 +118,13 @@ def join(maps: Sequence[Tensor]) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Moments:
-    """Mean and deviation of each channel of a layer, over the cells of the train photos at the layer's own grid."""
+class Whitening:
+    """(x - mean) @ matrix has zero mean and about unit covariance over the train photos' cells."""
 
     mean: Tensor
     """float32 (C,)."""
-    deviation: Tensor
-    """float32 (C,); 1 for a constant channel."""
+    matrix: Tensor
+    """float32 (C, C)."""
 
 
 @dataclass(frozen=True)
@@ -142,16 +142,30 @@ class FrozenMaps:
     def __len__(self) -> int:
         return len(self.maps)
 
-    def moments(self, layer: str) -> Moments:
-        """Mean and deviation of a layer's channels over all its cells."""
-        total, squares, cells = torch.zeros(1), torch.zeros(1), 0
+    def whitening(self, layer: str, shrinkage: float = 1e-3) -> Whitening:
+        """What whitens a layer's channels over its cells, at the layer's own grid.
+
+        Channels are standardised, then multiplied by (R + shrinkage I)^(-1/2), R their correlation. A constant channel
+        becomes 0. The correlation is taken over every n-th cell, such that about 16 cells per channel remain.
+        """
+        first = self.maps[0][layer]
+        total, squares, cells = torch.zeros(len(first), dtype=torch.float64), torch.zeros(len(first)).double(), 0
         for one in self.maps:
             m = one[layer].double().flatten(1)
             total, squares, cells = total + m.sum(1), squares + m.square().sum(1), cells + m.shape[1]
         mean = total / cells
         deviation = (squares / cells - mean.square()).clamp_min(0).sqrt()
-        constant = deviation <= 1e-6 * (mean.abs() + 1e-6)
-        return Moments(mean.float(), deviation.masked_fill(constant, 1.0).float())
+        constant = deviation <= 1e-6 * mean.abs() + 1e-12
+        scale = torch.where(constant, 0.0, 1 / deviation.masked_fill(constant, 1.0))
+        step = max(1, cells // (16 * len(first)))
+        correlation, kept = torch.zeros(len(first), len(first), dtype=torch.float64), 0
+        for one in self.maps:
+            m = one[layer].flatten(1)[:, kept % step :: step].float()
+            z = (m - mean[:, None].float()) * scale[:, None].float()
+            correlation, kept = correlation + (z @ z.T).double(), kept + m.shape[1]
+        values, vectors = torch.linalg.eigh(correlation / max(1, kept))
+        root = vectors @ torch.diag((values.clamp_min(0) + shrinkage).rsqrt()) @ vectors.T
+        return Whitening(mean.float(), (scale[:, None] * root).float())
 
 
 def frozen_maps(

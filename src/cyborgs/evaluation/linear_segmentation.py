@@ -1,7 +1,8 @@
 """Linear probe for segmentation: one 1x1 convolution on frozen maps, from photos with a class per pixel.
 
-Not a published protocol: small, and the same for every backbone. Channels are standardised with the train photos'
-statistics. Layers of a probe are brought bilinearly to a common grid of one cell per 8 pixels; since a 1x1
+Not a published protocol: small, and the same for every backbone. Each layer's channels are whitened with
+the train photos' statistics, since on features as correlated as a random network's plain training takes hundreds of
+epochs to converge, and the probe would measure that instead. Layers of a probe are brought bilinearly to a common grid of one cell per 8 pixels; since a 1x1
 convolution and bilinear interpolation commute, each layer's logits are interpolated instead of its features. Trained
 on the majority class of each cell, judged at full resolution on bilinearly enlarged logits.
 """
@@ -9,7 +10,7 @@ on the majority class of each cell, judged at full resolution on bilinearly enla
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cyborgs.evaluation.features import FrozenMaps, Moments, Progress, UInt8, frozen_maps, resize
+from cyborgs.evaluation.features import FrozenMaps, Progress, UInt8, Whitening, frozen_maps, resize
 from cyborgs.evaluation.labelled import LabelledSet
 from cyborgs.evaluation.metrics.segmentation import class_scores, confusion
 from cyborgs.seeds import numpy_generator
@@ -89,33 +90,42 @@ def cell_labels(labels: UInt8, grid: tuple[int, int], classes: int, ignore: int 
 
 
 class Probe(torch.nn.Module):
-    """The 1x1 convolution, one weight matrix (classes, C) per layer, on standardised channels."""
+    """The 1x1 convolution, one weight matrix (C, classes) per layer, on whitened channels."""
 
-    def __init__(self, layers: Sequence[str], moments: dict[str, Moments], classes: int) -> None:
+    def __init__(self, layers: Sequence[str], whitening: Mapping[str, Whitening], classes: int) -> None:
         super().__init__()
         self.layers = tuple(layers)
+        self.whitening = [whitening[name] for name in layers]
         # Zero: the problem is convex, so that no start is better, and none is random.
         self.weights = torch.nn.ParameterList(
-            [torch.nn.Parameter(torch.zeros(classes, len(moments[name].mean))) for name in layers]
+            [torch.nn.Parameter(torch.zeros(len(w.mean), classes)) for w in self.whitening]
         )
         self.bias = torch.nn.Parameter(torch.zeros(classes))
-        self.moments = [moments[name] for name in layers]
 
-    def forward(self, maps: dict[str, Tensor], grid: tuple[int, int]) -> Tensor:
+    def folded(self) -> tuple[list[Tensor], Tensor]:
+        """Weights (classes, C) for the maps as they are, and the bias (classes,): once a step, maps are many."""
+        weights = [w.matrix @ p for w, p in zip(self.whitening, self.weights, strict=True)]
+        bias = self.bias
+        for w, p in zip(self.whitening, weights, strict=True):
+            bias = bias - w.mean @ p
+        return [p.T for p in weights], bias
+
+    def logits(
+        self, folded: tuple[Sequence[Tensor], Tensor], maps: Mapping[str, Tensor], grid: tuple[int, int]
+    ) -> Tensor:
         """Logits (classes, *grid) of one photo's maps (C, h, w)."""
-        total = self.bias[:, None, None]
-        for name, weight, m in zip(self.layers, self.weights, self.moments, strict=True):
-            # Standardising is folded into the weights: the maps are larger than these by far.
-            folded = weight / m.deviation
-            logits = folded @ maps[name].float().flatten(1) - (folded @ m.mean)[:, None]
-            shaped = logits.reshape(1, -1, *maps[name].shape[1:])
+        weights, bias = folded
+        total = bias[:, None, None]
+        for name, weight in zip(self.layers, weights, strict=True):
+            m = maps[name]
+            shaped = (weight @ m.float().flatten(1)).reshape(1, -1, *m.shape[1:])
             total = total + resize(shaped, *grid)[0]
         return total
 
 
 def _train(maps: FrozenMaps, cells: Sequence[Tensor], probe: Probe, settings: ProbeSettings, seed: int) -> float:
     """Train in place; the mean loss of the last epoch."""
-    channels = sum(w.shape[1] for w in probe.weights)
+    channels = sum(w.shape[0] for w in probe.weights)
     optimizer = torch.optim.AdamW(
         [
             {"params": list(probe.weights), "lr": settings.lr / channels},
@@ -131,7 +141,8 @@ def _train(maps: FrozenMaps, cells: Sequence[Tensor], probe: Probe, settings: Pr
         total, count = 0.0, 0
         for first in range(0, len(order), settings.batch):
             chosen = [int(i) for i in order[first : first + settings.batch]]
-            logits = torch.cat([probe(maps.maps[i], maps.grids[i]).flatten(1) for i in chosen], 1).T
+            folded = probe.folded()
+            logits = torch.cat([probe.logits(folded, maps.maps[i], maps.grids[i]).flatten(1) for i in chosen], 1).T
             targets = torch.cat([cells[i] for i in chosen])
             known = int((targets != _VOID).sum())
             if known:
@@ -149,9 +160,10 @@ def _train(maps: FrozenMaps, cells: Sequence[Tensor], probe: Probe, settings: Pr
 def _measure(maps: FrozenMaps, labelled: LabelledSet, probe: Probe) -> np.ndarray:
     """Pixels by (prediction, class) at full resolution, int64 (classes, classes)."""
     counts = np.zeros((labelled.classes, labelled.classes), np.int64)
+    folded = probe.folded()
     for i in range(len(maps)):
         truth = labelled.truth(i)
-        logits = resize(probe(maps.maps[i], maps.grids[i])[None], *truth.shape)[0]
+        logits = resize(probe.logits(folded, maps.maps[i], maps.grids[i])[None], *truth.shape)[0]
         counts += confusion(logits.argmax(0).numpy(), truth, labelled.classes, labelled.classes, labelled.ignore)
     return counts
 
@@ -201,11 +213,11 @@ def linear_segmentation(
         torch.from_numpy(cell_labels(train.truth(i), grid, train.classes, train.ignore).ravel())
         for i, grid in enumerate(train_maps.grids)
     ]
-    moments = {name: train_maps.moments(name) for name in names}
+    whitening = {name: train_maps.whitening(name) for name in names}
     results = []
     for probe_layers in layers:
         for seed in seeds:
-            probe = Probe(probe_layers, moments, train.classes)
+            probe = Probe(probe_layers, whitening, train.classes)
             loss = _train(train_maps, cells, probe, settings, seed)
             score = class_scores(_measure(val_maps, val, probe))
             results.append(

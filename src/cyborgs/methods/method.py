@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from torch import nn
+from torch import Tensor, nn
 
 from cyborgs.methods.config import MethodConfig
 from cyborgs.models.backbone import Backbone
-from cyborgs.structures import Batch, EpochPlan, StepOutput, StepSeed
+from cyborgs.structures import Batch, EpochPlan, StepOutput, StepSeed, StepWork
 
 
 class Method(nn.Module, ABC):
@@ -33,6 +33,7 @@ class Method(nn.Module, ABC):
     def after_step(self, progress: float) -> None:
         """Move the target network; called once after each optimiser step with the share of the run done."""
 
-    def forward(self, batch: Batch, plan: EpochPlan, seed: StepSeed) -> StepOutput:
-        """``training_step``, so that a wrapper for several processes sees one forward pass a step."""
-        return self.training_step(batch, plan, seed)
+    def forward(self, work: StepWork) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """``training_step`` as (losses, metrics), so that a wrapper for several processes sees one forward pass a step."""
+        output = self.training_step(work.batch, work.plan, work.seed)
+        return dict(output.losses), dict(output.metrics)

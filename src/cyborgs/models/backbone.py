@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Sequence
 from typing import Any, Self, final
@@ -147,8 +148,7 @@ class Backbone(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         # Moving to another device may replace tensors that extractors hold beside the trunk's modules.
         self.forget_extractors()
-        super()._apply(fn, recurse)
-        return self
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call, no-any-return]
 
     def __getstate__(self) -> dict[str, Any]:
         # Copies trace their own: a copied extractor need not share its modules with the copied trunk.
@@ -160,7 +160,8 @@ class Backbone(nn.Module):
         torchvision's extractor, asked for a stage and for its last block, gives the stage's node to one of them and
         an EARLIER node (before the ReLU) to the other, without a word. So each tensor is asked for once.
         """
-        same = [n for n in names if self._maps[n].value == self._maps[name].value]
+        holders = [n for n in names if n == name or name.startswith(f"{n}.")]
+        same = [n for n in holders if self._maps[n].value == self._maps[name].value]
         return min(same, key=lambda n: n.count("."))
 
     def _extractor(self, names: tuple[str, ...]) -> nn.Module:
@@ -169,8 +170,7 @@ class Backbone(nn.Module):
         leaves: list[type[nn.Module]] = [nn.modules.batchnorm._BatchNorm]
         functions: list[Any] = []
         if self.config.name.startswith("timm:"):
-            from timm import layers as timm_layers
-
+            timm_layers = importlib.import_module("timm.layers")
             leaves += timm_layers.get_notrace_modules()
             functions += timm_layers.get_notrace_functions()
         with same_modes(self.trunk):
@@ -193,8 +193,8 @@ class Backbone(nn.Module):
         for node in output.all_input_nodes:
             for user in node.users:
                 module = self.trunk.get_submodule(user.target) if user.op == "call_module" else None
-                if getattr(module, "inplace", False) is True:
-                    module.inplace = False  # type: ignore[union-attr, assignment]
+                if module is not None and getattr(module, "inplace", False) is True:
+                    module.inplace = False
 
     def _check(self, names: tuple[str, ...]) -> None:
         unknown = [name for name in names if name not in self._maps]

@@ -7,7 +7,7 @@ import math
 from typing import Literal, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -26,7 +26,8 @@ def update_target(online: nn.Module, target: nn.Module, m: float) -> None:
     """
     if not 0 <= m <= 1:
         raise ValueError(f"momentum of the target: need 0 to 1, got {m}")
-    sources, targets = list(online.parameters()), list(target.parameters())
+    sources: list[Tensor] = list(online.parameters())
+    targets: list[Tensor] = list(target.parameters())
     if len(sources) != len(targets):
         raise ValueError(f"the online network has {len(sources)} parameters, the target {len(targets)}")
     if targets:

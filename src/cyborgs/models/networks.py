@@ -40,6 +40,7 @@ class Dropped(nn.Module):
     """Stands where a head was: gives back what it was given."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """``x`` itself."""
         return x
 
 

@@ -10,8 +10,8 @@ from cyborgs.ops.normalise import at_least_float32, no_autocast
 
 SLICE = 2**21
 """Entries of the N x K matrix that exist at a time. A constant: a size taken from free memory would change bits."""
-ROWS = 8192
-"""Rows that are prepared at a time."""
+ROWS = 1024
+"""Rows that are prepared at a time: few enough to stay in the cache."""
 BLOCK = 16
 """Centroids are padded with zeros to a multiple of this: BLAS kernels lose up to a fifth on a ragged edge."""
 
@@ -80,16 +80,16 @@ def _check(x: Tensor, k: int, iterations: int, start: Tensor | None) -> None:
 def _on_sphere(x: Tensor) -> tuple[Tensor, Tensor | None]:
     """Rows of unit length, and the indices of the rows that are not zero (None: all of them)."""
     points = torch.empty(x.shape, dtype=x.dtype if x.dtype == torch.float64 else torch.float32, device=x.device)
-    largest = torch.linalg.vector_norm(x, float("inf"), dim=1).to(points.dtype)
-    if not bool(torch.isfinite(largest).all()):
-        raise ValueError("k-means: x holds NaN or infinity")
-    zero = largest == 0
-    # First by the largest entry: squares of very small or large entries leave the range of float32.
-    largest.masked_fill_(zero, 1)
+    lengths = torch.empty(len(x), 1, dtype=torch.float64, device=x.device)
     for i in range(0, len(x), ROWS):
-        rows = torch.div(x[i : i + ROWS], largest[i : i + ROWS].unsqueeze(1), out=points[i : i + ROWS])
-        length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-        rows /= length.masked_fill_(length == 0, 1)
+        # In float64, because squares of very small or large entries leave the range of float32.
+        part = x[i : i + ROWS].double()
+        length = torch.linalg.vector_norm(part, dim=1, keepdim=True, out=lengths[i : i + ROWS])
+        torch.div(part, length.clamp(min=torch.finfo(torch.float64).tiny), out=part)
+        points[i : i + ROWS] = part
+    if not bool(torch.isfinite(lengths).all()):
+        raise ValueError("k-means: x holds NaN or infinity")
+    zero = (lengths == 0).squeeze(1)
     if not bool(zero.any()):
         return points, None
     nonzero = torch.nonzero(~zero).squeeze(1)
@@ -128,7 +128,7 @@ def _draw(points: Tensor, k: int, seed: int) -> Tensor:
     position, size = 0, k
     while len(chosen) < k and position < len(order):
         block = order[position : position + size]
-        position, size = position + size, ROWS
+        position, size = position + size, max(k, ROWS)
         block = block[_far_from(points, block, chosen, same)]
         while len(block) and len(chosen) < k:
             head = block[: k - len(chosen)]

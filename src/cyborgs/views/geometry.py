@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, cast
 
 import cv2
 import numpy as np
@@ -57,9 +57,9 @@ def crop_resize(
     pixels = image[g.y0 : g.y0 + g.h, g.x0 : g.x0 + g.w]
     if interpolation == "area" and (g.h > size or g.w > size):
         # OpenCV's area filter turns into another one for both axes when one of them grows: shrink alone, first.
-        pixels = cv2.resize(pixels, (min(g.w, size), min(g.h, size)), interpolation=cv2.INTER_AREA)
+        pixels = cast(Pixels, cv2.resize(pixels, (min(g.w, size), min(g.h, size)), interpolation=cv2.INTER_AREA))
     if pixels.shape[:2] != (size, size):
-        pixels = cv2.resize(pixels, (size, size), interpolation=cv2.INTER_LINEAR)
+        pixels = cast(Pixels, cv2.resize(pixels, (size, size), interpolation=cv2.INTER_LINEAR))
     elif pixels.base is not None:
         pixels = pixels.copy()
-    return cv2.flip(pixels, 1) if g.flip else pixels
+    return cast(Pixels, cv2.flip(pixels, 1)) if g.flip else pixels

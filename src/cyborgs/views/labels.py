@@ -29,7 +29,8 @@ def grid_labels(label_map: Labels, geometry: ViewGeometry, size: int, grid: int)
     weights = row_counts[:, None] * column_counts
     counts = np.bincount(keys.ravel(), weights.ravel(), grid * grid * MAX_LABELS)
     # argmax takes the first of equals, hence the lowest label; the counts are whole numbers, so equals are equal.
-    return counts.reshape(grid, grid, MAX_LABELS).argmax(2).astype(np.uint8)
+    majority: Labels = counts.reshape(grid, grid, MAX_LABELS).argmax(2).astype(np.uint8)
+    return majority
 
 
 def _runs(

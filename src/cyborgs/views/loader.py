@@ -6,7 +6,7 @@ import signal
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -198,10 +198,12 @@ class _MicroBatches(Dataset["Batch | _Failure"]):
     def _empty(self, size: int, shared: bool) -> torch.Tensor:
         """uint8 (count, 3, size, size); in a worker already where the main process can see it, which saves a copy."""
         tensor = torch.empty(self.count, 3, size, size, dtype=torch.uint8)
-        return tensor.share_memory_() if shared else tensor
+        if shared:
+            tensor.share_memory_()  # type: ignore[no-untyped-call]
+        return tensor
 
 
-def _as_it_is(item: Batch | _Failure) -> Batch | _Failure:
+def _as_it_is(item: Any) -> Any:
     return item
 
 

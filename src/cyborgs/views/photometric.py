@@ -6,6 +6,7 @@ import itertools
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import cast
 
 import cv2
 import numpy as np
@@ -81,9 +82,9 @@ def apply_photometry(image: Pixels, how: Photometry) -> Pixels:
     if how.sigma:
         result = blur(result, how.sigma)
     if how.solarise:
-        result = cv2.LUT(result, _SOLARISE)
+        result = cast(Pixels, cv2.LUT(result, _SOLARISE))
     if how.grey:
-        result = cv2.cvtColor(result, cv2.COLOR_GRAY2RGB)
+        result = cast(Pixels, cv2.cvtColor(result, cv2.COLOR_GRAY2RGB))
     return result.copy() if result is image else result
 
 
@@ -112,19 +113,19 @@ class _Colours:
         hsv = cv2.cvtColor(self.pixels(), cv2.COLOR_RGB2HSV_FULL)
         rows = hsv.reshape(len(hsv), -1)
         np.add(rows, _hue_row(round(hue * 256) % 256, rows.shape[1]), out=rows)
-        self._image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
+        self._image = cast(Pixels, cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL))
 
     def pixels(self) -> Pixels:
         """Apply what is pending: uint8 (S, S, 3)."""
         if self._map is not None:
-            self._image = cv2.transform(self._image, self._map)
+            self._image = cast(Pixels, cv2.transform(self._image, self._map))
             self._map = None
         return self._image
 
     def grey(self) -> Pixels:
         """Apply what is pending and reduce to grey: uint8 (S, S)."""
         row = LUMA[None] @ self._map if self._map is not None else np.append(LUMA, 0.0)[None]
-        return cv2.transform(self._image, row)
+        return cast(Pixels, cv2.transform(self._image, row))
 
     def _then(self, matrix: Matrix, offset: Matrix, factor: float) -> None:
         if self._map is not None:
@@ -138,7 +139,9 @@ class _Colours:
 def blur(image: Pixels, sigma: float) -> Pixels:
     """Gaussian blur of uint8 (S, S) or (S, S, 3), borders reflected, within 1 level of torchvision's full kernel."""
     kernel = gaussian_kernel(sigma, min(image.shape[:2]))
-    return image if len(kernel) == 1 else cv2.sepFilter2D(image, -1, kernel, kernel, borderType=cv2.BORDER_REFLECT_101)
+    if len(kernel) == 1:
+        return image
+    return cast(Pixels, cv2.sepFilter2D(image, -1, kernel, kernel, borderType=cv2.BORDER_REFLECT_101))
 
 
 def kernel_size(side: int) -> int:
@@ -153,7 +156,8 @@ def gaussian_kernel(sigma: float, side: int) -> NDArray[np.float32]:
     weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
     weights /= weights.sum()
     weights = weights[weights >= 1 / 512]
-    return (weights / weights.sum()).astype(np.float32)
+    kept: NDArray[np.float32] = (weights / weights.sum()).astype(np.float32)
+    return kept
 
 
 @lru_cache(maxsize=512)

@@ -120,7 +120,10 @@ def best_overlaps(
     if regions == "components":
         from skimage.measure import label
 
-        parts, objects = (label(m.astype(np.int64), background=-1, connectivity=1) for m in (pred, truth))
+        parts, objects = (
+            np.asarray(label(m.astype(np.int64), background=-1, connectivity=1))  # type: ignore[no-untyped-call]
+            for m in (pred, truth)
+        )
     elif regions == "labels":
         parts, objects = pred, truth
     else:
