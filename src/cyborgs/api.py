@@ -19,6 +19,7 @@ from cyborgs.engine.log import moving
 from cyborgs.engine.recipe import Recipe
 from cyborgs.engine.recipe_file import from_dict, to_text
 from cyborgs.engine.run import Run, pretrain
+from cyborgs.engine.trainer import Stopped
 from cyborgs.errors import UserError
 from cyborgs.evaluation.labelled import read_list
 from cyborgs.evaluation.linear_segmentation import ProbeResult, linear_segmentation
@@ -29,7 +30,7 @@ from cyborgs.models.backbone import Backbone
 from cyborgs.models.weights import load_backbone, read_metadata
 from cyborgs.seeds import derive
 
-__all__ = ["MaskStore", "Run", "demo", "dry_run", "evaluate", "load_backbone", "pretrain", "report", "segment"]
+__all__ = ["MaskStore", "Run", "Stopped", "demo", "dry_run", "evaluate", "load_backbone", "pretrain", "report", "segment"]
 
 
 def read_photos(data: str | Path) -> Images:

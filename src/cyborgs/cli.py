@@ -104,8 +104,10 @@ class Report:
 
     run: tyro.conf.Positional[Path]
     """Folder of the run."""
-    data: Path
-    """The photos it was pretrained on."""
+    data: Path | None = None
+    """The photos it was pretrained on; none: a page without pictures."""
+    truth: Path | None = None
+    """Folder with the truth of photo a/b.jpg as a/b.png."""
     out: Path | None = None
     """Where to write; default: report.html in the run's folder."""
 
@@ -148,13 +150,17 @@ def _pretrain(argv: list[str]) -> int:
             raise UserError(f"{out}: was begun with the recipe {default.name!r}, not {name!r}. Leave the name out.")
     else:
         default = _named_recipe(name or "small")
-    args = tyro.cli(
-        Pretrain,
-        args=rest,
-        prog=f"cyborgs pretrain [{'|'.join(RECIPES)}]",
-        description=_pretrain_description(default),
-        default=Pretrain(data=tyro.MISSING, out=tyro.MISSING, recipe=default),
-    )
+    try:
+        args = tyro.cli(
+            Pretrain,
+            args=rest,
+            prog=f"cyborgs pretrain [{'|'.join(RECIPES)}]",
+            description=_pretrain_description(default),
+            default=Pretrain(data=tyro.MISSING, out=tyro.MISSING, recipe=default),
+        )
+    except ValueError as error:
+        # What the recipe itself checks; tyro reports those of its parts, but not its own.
+        raise UserError(f"{error}.") from None
     recipe = args.recipe
     if args.init:
         recipe = replace(recipe, backbone=replace(recipe.backbone, init=args.init))
@@ -163,7 +169,14 @@ def _pretrain(argv: list[str]) -> int:
     if args.dry_run:
         print(api.dry_run(recipe, data=args.data))
         return 0
-    api.pretrain(recipe, data=args.data, out=args.out, resume=args.resume)
+    try:
+        api.pretrain(recipe, data=args.data, out=args.out, resume=args.resume)
+    except api.Stopped:
+        print(
+            f"Stopped; a checkpoint is written. Go on with: cyborgs pretrain --data {args.data} --out {args.out} --resume",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
     return 0
 
 
@@ -226,7 +239,7 @@ def _report(argv: list[str]) -> int:
     args = tyro.cli(Report, args=argv, prog="cyborgs report")
     from cyborgs import api
 
-    print(api.report(args.run, data=args.data, out=args.out))
+    print(api.report(args.run, data=args.data, truth=args.truth, out=args.out))
     return 0
 
 

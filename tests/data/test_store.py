@@ -23,7 +23,9 @@ def record(index: int) -> bytes:
     return bytes([index % 256]) * (index % 97) + str(index).encode()
 
 
-def write(path: Path, indices: range | list[int], *, kind: str = "things", meta: dict[str, object] | None = None) -> Path:
+def write(
+    path: Path, indices: range | list[int], *, kind: str = "things", meta: dict[str, object] | None = None
+) -> Path:
     with RecordWriter(path, kind=kind) as writer:
         for index in indices:
             writer.write(index, record(index))
@@ -133,7 +135,7 @@ def test_cut_short(path: Path, where: str):
     path.write_bytes(data[:cut])
     with pytest.raises(StoreError, match=r"things\.bin: is (cut short|empty)") as error:
         RecordStore(path)
-    assert isinstance(error.value, UserError | ValueError)
+    assert isinstance(error.value, UserError)
 
 
 def test_every_flipped_byte_is_noticed(path: Path):
@@ -201,44 +203,47 @@ def read_all(store: RecordStore, seed: int) -> bool:
     return all(store.read(int(i)) == record(int(i)) for i in order)
 
 
+# Python 3.12 warns of a fork beside threads; torch's loaders fork all the same.
+forks = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+
+@forks
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_many_processes_read(path: Path, method: str):
-    if method == "fork" and sys.version_info >= (3, 12):
-        pytest.skip("Python 3.12 warns of fork in a process with threads, which torch starts")
     store = RecordStore(path)
     with ProcessPoolExecutor(3, mp_context=multiprocessing.get_context(method)) as pool:
         assert all(pool.map(read_all, [store] * 6, range(6)))
 
 
+@forks
 def test_forked_workers_share_the_open_file(path: Path):
     store = RecordStore(path)
     children = []
     for seed in range(3):
-        child = os.fork() if sys.version_info < (3, 12) else 0
-        if child == 0 and sys.version_info < (3, 12):
+        child = os.fork()
+        if child == 0:
             os._exit(0 if read_all(store, seed) else 1)
         children.append(child)
     assert read_all(store, 99)
-    if sys.version_info < (3, 12):
-        assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
 
 
 def test_many_threads_read_a_copy_that_is_not_open_yet(path: Path):
-    for _ in range(20):
+    for _ in range(5):
         store = pickle.loads(pickle.dumps(RecordStore(path)))
         with ThreadPoolExecutor(8) as pool:
             assert all(pool.map(read_all, [store] * 8, range(8)))
 
 
 def test_no_descriptor_is_left_open(path: Path):
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(20):
         RecordStore(path).read(1)
     path.write_bytes(path.read_bytes()[:-3])
     for _ in range(20):
         with pytest.raises(StoreError):
             RecordStore(path)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 KILLED = """

@@ -13,7 +13,8 @@ def random_images(*sizes: tuple[int, int], seed: int = 0) -> list[np.ndarray]:
     draw = np.random.default_rng(seed)
     coarse = (draw.integers(0, 256, (-(-h // 8), -(-w // 8), 3)) for h, w in sizes)
     return [
-        np.kron(c, np.ones((8, 8, 1), np.int64))[:h, :w].astype(np.uint8) for c, (h, w) in zip(coarse, sizes, strict=True)
+        np.kron(c, np.ones((8, 8, 1), np.int64))[:h, :w].astype(np.uint8)
+        for c, (h, w) in zip(coarse, sizes, strict=True)
     ]
 
 

@@ -97,13 +97,16 @@ def _list_folder(root: Path, shown: str) -> Listing:
     names.sort()
     skipped.sort()
     if not names:
-        kinds = " ".join(sorted(SUFFIXES))
-        also = f", and {len(skipped)} entries that cannot be read, first {printable(skipped[0][0])}: {skipped[0][1]}"
+        also = f", {len(skipped)} that cannot be read: {_first(skipped)}" if skipped else ""
         raise InputError(
-            f"{shown}: no photos in this folder ({other} other files{also if skipped else ''}). "
-            f"Give a folder that holds files ending in {kinds}."
+            f"{shown}: no photos in this folder ({other} other files{also}). "
+            f"Give a folder that holds files ending in {' '.join(sorted(SUFFIXES))}."
         )
     return Listing(os.fspath(root), tuple(names), tuple(skipped), other)
+
+
+def _first(skipped: list[tuple[str, str]]) -> str:
+    return "; ".join(f"{printable(name)}: {reason}" for name, reason in skipped[:3])
 
 
 def _follow(entry: os.DirEntry[str], photo: bool, name: str, names: list[str], links: list[str]) -> str | None:

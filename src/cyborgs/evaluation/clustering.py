@@ -37,6 +37,8 @@ class Clusters:
     """Longest allowed short side of a photo in pixels; 0: native size."""
     points: int
     """Cells that were clustered."""
+    cosine: float
+    """Mean cosine of a cell and its centroid: what k-means maximises."""
 
 
 def cluster_images(
@@ -49,12 +51,14 @@ def cluster_images(
     short_side: int = 0,
     max_points: int = 200_000,
     iterations: int = 20,
+    restarts: int = 1,
     progress: Progress | None = None,
 ) -> Clusters:
     """Cluster the cells of all photos' maps, L2-normalised, into ``k`` (2 to 256).
 
     Above ``max_points`` cells each photo gives at most its equal share, drawn from (seed, photo); above ``max_points``
-    photos, a draw of the photos gives one cell each. The clustering runs on the backbone's device.
+    photos, a draw of the photos gives one cell each. Of ``restarts`` clusterings the one with the highest mean cosine
+    is kept. The clustering runs on the backbone's device.
     """
     if not 2 <= k <= 256:
         raise ValueError(f"clusters: need 2 to 256 (a label map is 8-bit), got {k}")
@@ -76,8 +80,16 @@ def cluster_images(
         rows[i] = cells.contiguous()
     device = next(backbone.parameters()).device
     x = F.normalize(torch.cat([rows.pop(i) for i in indices]), dim=1).to(device)
-    _, centroids = spherical_kmeans(x, k, iterations=iterations, seed=derive(seed, "evaluation", 2))
-    return Clusters(centroids.float().cpu(), tuple(layers), short_side, len(x))
+    best, centroids = -2.0, x[:0]
+    for restart in range(max(1, restarts)):
+        start = derive(seed, "evaluation", 2, restart)
+        labels, found = spherical_kmeans(x, k, iterations=iterations, seed=start)
+        # In pieces, or the centroid of each cell would take as much memory as the cells.
+        pieces = zip(torch.split(x, 65536), torch.split(labels, 65536), strict=True)
+        cosine = sum(float((points * found[own]).sum(dtype=torch.float64)) for points, own in pieces) / len(x)
+        if cosine > best:
+            best, centroids = cosine, found
+    return Clusters(centroids.float().cpu(), tuple(layers), short_side, len(x), best)
 
 
 def _similarities(backbone: Backbone, clusters: Clusters, image: UInt8) -> Tensor:
@@ -119,6 +131,7 @@ def cluster_miou(
     void: int | None = None,
     seed: int = 0,
     short_side: int = 0,
+    restarts: int = 5,
     progress: Progress | None = None,
 ) -> SegmentationScore:
     """Cluster all photos' cells once, match clusters to classes one to one, and score all pixels.
@@ -133,10 +146,13 @@ def cluster_miou(
         void: label of pixels that do not count.
         seed: of the clustering.
         short_side: as in ``cluster_images``.
+        restarts: several, so that the figure tells features apart rather than lucky starts.
         progress: called with photos done and photos in all, of the clustering.
     """
     k = classes if k is None else k
-    clusters = cluster_images(backbone, photos, layers=layers, k=k, seed=seed, short_side=short_side, progress=progress)
+    clusters = cluster_images(
+        backbone, photos, layers=layers, k=k, seed=seed, short_side=short_side, restarts=restarts, progress=progress
+    )
     counts = np.zeros((k, classes), np.int64)
     for i in range(len(photos)):
         truth = truths(i)

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cyborgs.errors import UserError
 from cyborgs.evaluation.features import FrozenMaps, Progress, UInt8, Whitening, frozen_maps, resize
 from cyborgs.evaluation.labelled import LabelledSet
 from cyborgs.evaluation.metrics.segmentation import class_scores, confusion
@@ -35,12 +36,14 @@ _VOID = -1  # cells without a class; a set's own void label may be any
 class ProbeSettings:
     """How the probe is trained. AdamW, half a cosine to 0."""
 
-    epochs: int = 20
+    epochs: int = 10
     """Passes over the train photos."""
     batch: int = 8
     """Photos in a step."""
-    lr: float = 1.0
+    lr: float = 30.0
     """Learning rate times the number of channels: more channels move the logits as much per step."""
+    whiten: bool = True
+    """Whiten each layer's channels; False: standardise them only, which on correlated features does not converge."""
     weight_decay: float = 1e-2
     """AdamW's decay."""
     short_side: int = 0
@@ -190,7 +193,7 @@ def linear_segmentation(
         progress: called with photos done and photos in all while maps are computed.
 
     Raises:
-        ValueError: naming file and reason, where a photo and its label map do not fit each other or the classes.
+        UserError: naming file and reason, where a photo and its label map do not fit each other or the classes.
     """
     settings = settings or ProbeSettings()
     if not layers or not all(layers):
@@ -213,7 +216,7 @@ def linear_segmentation(
         torch.from_numpy(cell_labels(train.truth(i), grid, train.classes, train.ignore).ravel())
         for i, grid in enumerate(train_maps.grids)
     ]
-    whitening = {name: train_maps.whitening(name) for name in names}
+    whitening = {name: train_maps.whitening(name, full=settings.whiten) for name in names}
     results = []
     for probe_layers in layers:
         for seed in seeds:
@@ -239,7 +242,7 @@ def linear_segmentation(
 def _same_sizes(labelled: LabelledSet, maps: FrozenMaps, truths: Sequence[tuple[int, ...]]) -> None:
     for i, (size, truth) in enumerate(zip(maps.sizes, truths, strict=True)):
         if size != truth:
-            raise ValueError(
+            raise UserError(
                 f"{labelled.photos[i]} has {size[1]} x {size[0]} pixels, but its label map {labelled.labels[i]} "
                 f"has {truth[1]} x {truth[0]}."
             )

@@ -17,6 +17,8 @@ from cyborgs.models.initial import fit_weights, read_weights
 from cyborgs.models.networks import LIBRARIES, build_network, drop_head, last_block, probe, same_modes, stage_ends
 
 logger = logging.getLogger(__name__)
+SHOWN = 40
+"""Names of layers that an error lists at most."""
 
 
 @final
@@ -76,7 +78,7 @@ class Backbone(nn.Module):
 
     @property
     def strides(self) -> dict[str, int]:
-        """Pixels a cell of every map that can be asked for (rounded where a network pads oddly)."""
+        """Pixels a cell of every map that can be asked for (nearest power of two where a network pads oddly)."""
         return {name: m.stride for name, m in self._maps.items()}
 
     def default_layers(self) -> tuple[str, ...]:
@@ -194,7 +196,7 @@ class Backbone(nn.Module):
             for user in node.users:
                 module = self.trunk.get_submodule(user.target) if user.op == "call_module" else None
                 if module is not None and getattr(module, "inplace", False) is True:
-                    module.inplace = False
+                    module.inplace = False  # type: ignore[assignment]
 
     def _check(self, names: tuple[str, ...]) -> None:
         unknown = [name for name in names if name not in self._maps]
@@ -204,4 +206,5 @@ class Backbone(nn.Module):
 
     def _names(self) -> str:
         shallow = [n for n in sorted(self._maps, key=lambda n: self._maps[n].order) if n.count(".") < 2]
-        return f"layers (the main ones): {', '.join(shallow)}"
+        more = f", ... ({len(shallow)} in all)" if len(shallow) > SHOWN else ""
+        return f"layers (the main ones): {', '.join(shallow[:SHOWN])}{more}"

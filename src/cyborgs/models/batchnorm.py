@@ -67,7 +67,9 @@ class BatchNorm(_BatchNorm):
             factor = torch.full_like(count, self.momentum)
         unbiased = variance * count / (count - 1).clamp(min=1)
         for running, new, informed in ((self.running_mean, mean, count > 0), (self.running_var, unbiased, count > 1)):
-            running.lerp_(new.to(running.dtype), torch.where(informed, factor, 0).to(running.dtype))
+            # .data: an earlier call in this step (the other view) may have saved this buffer for its backward pass,
+            # which does not use its value. torch's own kernel moves it without counting a version, too.
+            running.data.lerp_(new.to(running.dtype), torch.where(informed, factor, 0).to(running.dtype))
 
 
 class BatchNormAct(BatchNorm):

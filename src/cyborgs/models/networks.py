@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ class Map:
     width: int
     """Channels."""
     stride: int
-    """Pixels a cell, rounded where the network pads oddly."""
+    """Pixels a cell; the nearest power of two where the network pads oddly."""
     exact: bool
     """Whether the stride divides the picture."""
     order: int
@@ -132,7 +133,7 @@ def probe(network: nn.Module, name: str) -> tuple[dict[str, Map], list[str]]:
 
     modules = dict(network.named_modules())
     maps = {
-        n: Map(x.shape[1], round(PROBE / x.shape[2]), PROBE % x.shape[2] == 0, finished.index(n), id(x))
+        n: Map(x.shape[1], _stride(x.shape[2]), PROBE % x.shape[2] == 0, finished.index(n), id(x))
         for n, x in outputs.items()
         # Not square: channels last, as in Swin. One cell: pooled. Identity: a second name for another's map.
         if isinstance(x, Tensor)
@@ -143,6 +144,12 @@ def probe(network: nn.Module, name: str) -> tuple[dict[str, Map], list[str]]:
     if not maps:
         raise UserError(f"backbone.name: {name} makes no square maps; a convolutional network is needed")
     return maps, finished
+
+
+def _stride(cells: int) -> int:
+    if PROBE % cells == 0:
+        return PROBE // cells
+    return 1 << round(math.log2(PROBE / cells))  # a network that pads too little loses a cell here and there
 
 
 def drop_head(network: nn.Module, maps: dict[str, Map], finished: list[str]) -> tuple[str, ...]:
@@ -206,16 +213,18 @@ def last_block(network: nn.Module, maps: dict[str, Map], stage: str) -> str:
     last = max(inner, key=lambda n: maps[n].order)
     if not isinstance(row, nn.Sequential) and isinstance(network.get_submodule(last), nn.Sequential):
         # timm's ConvNeXt: a stage is a downsampling layer and a row of blocks.
-        if maps[last].value != maps[stage].value:
-            return stage
-        stage, row = last, network.get_submodule(last)
-    blocks = list(row.named_children())
+        row = network.get_submodule(last)
+    else:
+        last = stage
+    blocks = [(f"{last}.{n}", block) for n, block in row.named_children()]
     if (
         not isinstance(row, nn.Sequential)
         or len({type(block) for _, block in blocks}) != 1
-        or maps[f"{stage}.{blocks[-1][0]}"].value != maps[stage].value
+        or isinstance(blocks[0][1], nn.Sequential)  # a row of convolutions: MobileNet's stage is one block
+        or blocks[-1][0] not in maps
+        or maps[blocks[-1][0]].value != maps[stage].value
     ):
         return stage
     if stage == "layer2" and len(blocks) == 4 and hasattr(blocks[0][1], "conv3"):
-        return "layer2.2"
-    return f"{stage}.{blocks[-1][0]}"
+        return blocks[2][0]
+    return blocks[-1][0]

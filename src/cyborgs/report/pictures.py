@@ -98,7 +98,7 @@ def rows_of(
     truth: Path | None,
     *,
     generations: Sequence[int],
-    overlaps: Mapping[int, Sequence[float]] | None = None,
+    overlaps: Mapping[int, Sequence[float | None]] | None = None,
     count: int = 8,
     width: int = 240,
 ) -> list[Row]:
@@ -117,7 +117,7 @@ def rows_of(
                 picture(
                     # Without borders: they would hide what is drawn where regions are small.
                     overlay(small, labels, alpha=0.65, edges=False),
-                    f"masks {g}" + (f": {values[i]:.2f}" if values and not math.isnan(values[i]) else ""),
+                    f"masks {g}" + _overlap(values, i),
                     f"masks of generation {g} over {name}: {regions} labels",
                     width=width,
                 )
@@ -136,3 +136,8 @@ def _shrunk(image: UInt8, width: int) -> Image.Image:
     shown = Image.fromarray(image)
     shown.thumbnail((width, 2 * width), Image.Resampling.BOX)
     return shown
+
+
+def _overlap(values: Sequence[float | None] | None, i: int) -> str:
+    value = values[i] if values is not None and i < len(values) else None
+    return "" if value is None or math.isnan(value) else f": {value:.2f}"

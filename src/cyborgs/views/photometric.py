@@ -21,6 +21,7 @@ LUMA = np.array([0.2989, 0.587, 0.114])
 """Weights of red, green, blue in a grey value: torchvision's."""
 
 _ORDERS = tuple(itertools.permutations(("brightness", "contrast", "saturation", "hue")))
+_STEPS = np.arange(256)
 _SOLARISE = np.array([v if v < 128 else 255 - v for v in range(256)], dtype=np.uint8)
 
 
@@ -68,7 +69,7 @@ def apply_photometry(image: Pixels, how: Photometry) -> Pixels:
     """Change the colours of a uint8 (S, S, 3) view: jitters in their order, grey, blur, solarise; a new array.
 
     Each step is torchvision's of the same name (its uint8 results are cut off, ours are rounded): brightness, contrast,
-    saturation, grey and blur within 1 level, hue within 5 (hue has 256 steps here). Steps that cannot leave 0..255 are
+    saturation, grey and blur within 1 level, hue within 6 (it has 255 steps here). Steps that cannot leave 0..255 are
     not rounded by themselves but become one matrix with what follows.
     """
     colours = _Colours(image)
@@ -109,10 +110,10 @@ class _Colours:
         self._then(factor * np.eye(3) + (1 - factor) * LUMA, np.zeros(3), factor)
 
     def turn(self, hue: float) -> None:
-        """Turn the hue; OpenCV's full range has 256 steps, so that unsigned overflow is the circle."""
-        hsv = cv2.cvtColor(self.pixels(), cv2.COLOR_RGB2HSV_FULL)
-        rows = hsv.reshape(len(hsv), -1)
-        np.add(rows, _hue_row(round(hue * 256) % 256, rows.shape[1]), out=rows)
+        hsv = cast(Pixels, cv2.cvtColor(self.pixels(), cv2.COLOR_RGB2HSV_FULL))
+        # OpenCV writes 256 steps of hue to the circle but reads 255.
+        turned = np.rint((_STEPS + 256 * hue) % 256 * (255 / 256)).astype(np.uint8)
+        cv2.insertChannel(cv2.LUT(cv2.extractChannel(hsv, 0), turned), hsv, 0)
         self._image = cast(Pixels, cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL))
 
     def pixels(self) -> Pixels:
@@ -158,8 +159,3 @@ def gaussian_kernel(sigma: float, side: int) -> NDArray[np.float32]:
     weights = weights[weights >= 1 / 512]
     kept: NDArray[np.float32] = (weights / weights.sum()).astype(np.float32)
     return kept
-
-
-@lru_cache(maxsize=512)
-def _hue_row(shift: int, width: int) -> NDArray[np.uint8]:
-    return np.tile(np.array([shift, 0, 0], dtype=np.uint8), width // 3)

@@ -1,0 +1,175 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from cyborgs.evaluation.mask_quality import mean_best_overlap
+from cyborgs.evaluation.metrics.segmentation import (
+    best_overlap,
+    best_overlaps,
+    class_scores,
+    confusion,
+    hungarian_miou,
+    hungarian_scores,
+)
+
+maps = arrays(np.uint8, (8, 8), elements=st.integers(0, 3))
+
+
+@given(maps, maps)
+@settings(max_examples=40, deadline=None)
+def test_confusion_counts_pixels(pred, truth):
+    counts = confusion(pred, truth, 4, 4, void=3)
+    slow = np.zeros((4, 4), int)
+    for p, t in zip(pred.ravel(), truth.ravel(), strict=True):
+        slow[p, t] += t != 3
+    assert np.array_equal(counts, slow)
+
+
+@given(maps, maps, st.integers(2, 4))
+@settings(max_examples=40, deadline=None)
+def test_hungarian_equals_the_best_of_all_matchings(pred, truth, n_pred):
+    pred = pred % n_pred
+    score = hungarian_scores(confusion(pred, truth, n_pred, 4))
+    slots = [*range(n_pred), *[-1] * 4]
+    hits = max(
+        sum(((pred == p) & (truth == c)).sum() for c, p in enumerate(perm))
+        for perm in set(itertools.permutations(slots, 4))
+    )
+    assert score.accuracy == pytest.approx(hits / 64)
+    # The IoUs are those of the matching that it states.
+    ious = []
+    for c in np.unique(truth):
+        p = score.matching[c]
+        both = ((pred == p) & (truth == c)).sum()
+        ious.append(both / ((pred == p) | (truth == c)).sum() if p >= 0 else 0.0)
+    assert score.miou == pytest.approx(np.mean(ious))
+    used = [p for p in score.matching if p >= 0]
+    assert len(used) == len(set(used))
+
+
+@given(maps)
+@settings(max_examples=20, deadline=None)
+def test_equal_maps_are_perfect_under_any_names(truth):
+    renamed = np.array([2, 0, 3, 1], np.uint8)[truth]
+    score = hungarian_scores(confusion(renamed, truth, 4, 4))
+    assert score.miou == score.accuracy == 1.0
+    for regions in ("components", "labels"):
+        assert best_overlap(renamed, truth, regions=regions) == 1.0
+
+
+def test_fewer_clusters_than_classes_give_zeros():
+    truth = np.repeat(np.arange(4, dtype=np.uint8), 4).reshape(4, 4)
+    score = hungarian_scores(confusion(np.zeros((4, 4), np.uint8), truth, 1, 4))
+    assert sorted(score.iou) == [0, 0, 0, 0.25]
+    assert score.matching.count(-1) == 3
+
+
+def test_more_clusters_than_classes_are_misses():
+    truth = np.zeros((4, 4), np.uint8)
+    pred = np.arange(16, dtype=np.uint8).reshape(4, 4) // 4
+    assert hungarian_miou(confusion(pred, truth, 4, 1)) == 0.25
+
+
+def test_absent_classes_take_no_cluster_and_do_not_count():
+    truth = np.array([[0, 0, 2, 2]], np.uint8)
+    score = hungarian_scores(confusion(np.array([[1, 1, 0, 0]], np.uint8), truth, 2, 5))
+    assert score.miou == 1.0
+    assert score.matching == (1, -1, 0, -1, -1)
+    assert [math.isnan(x) for x in score.iou] == [False, True, False, True, True]
+
+
+def test_all_void_is_nan():
+    void = np.full((4, 4), 9, np.uint8)
+    score = hungarian_scores(confusion(np.zeros((4, 4), np.uint8), void, 2, 3, void=9))
+    assert math.isnan(score.miou)
+    assert math.isnan(score.accuracy)
+    assert math.isnan(class_scores(np.zeros((3, 3), np.int64)).miou)
+    assert math.isnan(best_overlap(void, void, void=9))
+
+
+def test_plain_scores():
+    truth = np.array([[0, 0, 0, 1, 1, 1]])
+    pred = np.array([[0, 0, 1, 1, 1, 2]])
+    score = class_scores(confusion(pred, truth, 3, 3))
+    assert score.iou[:2] == (pytest.approx(2 / 3), pytest.approx(2 / 4))
+    assert math.isnan(score.iou[2])
+    assert score.accuracy == pytest.approx(4 / 6)
+    with pytest.raises(ValueError, match="as many"):
+        class_scores(np.zeros((2, 3), np.int64))
+
+
+@pytest.mark.parametrize(
+    ("pred", "truth", "message"),
+    [
+        (np.zeros((2, 2), int), np.zeros((2, 3), int), "shape"),
+        (np.full((2, 2), 4), np.zeros((2, 2), int), "prediction"),
+        (np.zeros((2, 2), int), np.full((2, 2), 4), "truth"),
+    ],
+)
+def test_confusion_refuses(pred, truth, message):
+    with pytest.raises(ValueError, match=message):
+        confusion(pred, truth, 4, 4)
+
+
+def parts_of(labels, regions):
+    """Pixel sets, by flood fill."""
+    if regions == "labels":
+        return [{(y, x) for y, x in np.argwhere(labels == v)} for v in np.unique(labels)]
+    left, out = {(y, x) for y, x in np.ndindex(labels.shape)}, []
+    while left:
+        todo, part = [left.pop()], set()
+        while todo:
+            y, x = todo.pop()
+            part.add((y, x))
+            for near in ((y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)):
+                if near in left and labels[near] == labels[y, x]:
+                    left.discard(near)
+                    todo.append(near)
+        out.append(part)
+    return out
+
+
+@given(arrays(np.uint8, (4, 4), elements=st.integers(0, 2)), maps, st.sampled_from(["components", "labels"]))
+@settings(max_examples=40, deadline=None)
+def test_best_overlap_equals_a_slow_reference(pred, truth, regions):
+    void, skipped = 3, 0
+    large = np.kron(pred, np.ones((2, 2), np.uint8))
+    known = {(y, x) for y, x in np.argwhere(truth != void)}
+    expected = []
+    for g in parts_of(truth, regions):
+        label = truth[next(iter(g))]
+        if label in (void, skipped) or len(g & known) < 2:
+            continue
+        expected.append(max(len(g & s & known) / len((g | s) & known) for s in parts_of(large, regions)))
+    got = best_overlaps(pred, truth, regions=regions, void=void, ignore=(skipped,), min_pixels=2)
+    assert sorted(got) == pytest.approx(sorted(expected))
+
+
+def test_components_differ_from_labels():
+    truth = np.array([[1, 0, 1]], np.uint8)
+    assert best_overlaps(truth, truth).tolist() == [1, 1, 1]
+    whole = np.zeros((1, 3), np.uint8)
+    assert best_overlap(whole, truth) == pytest.approx(1 / 3)
+    assert best_overlap(whole, truth, regions="labels") == pytest.approx((1 / 3 + 2 / 3) / 2)
+
+
+def test_best_overlap_refuses_pictures_and_settings():
+    with pytest.raises(ValueError, match="prediction"):
+        best_overlap(np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), np.uint8))
+    with pytest.raises(ValueError, match="prediction"):
+        best_overlap(np.zeros((2, 2), np.float32), np.zeros((2, 2), np.uint8))
+    with pytest.raises(ValueError, match="regions"):
+        best_overlap(np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.uint8), regions="boxes")
+
+
+def test_mean_best_overlap_leaves_out_photos_without_objects():
+    truths = [np.array([[0, 1]], np.uint8), np.array([[9, 9]], np.uint8)]
+    score = mean_best_overlap(lambda i: np.zeros((1, 1), np.uint8), truths.__getitem__, 2, void=9)
+    assert score.mean == 0.5
+    assert score.photos == 1
+    assert math.isnan(score.per_photo[1])
