@@ -9,14 +9,10 @@ is installed; it brings an OpenCV of its own, so that needs another environment.
 
 from __future__ import annotations
 
-import os
-
-for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[variable] = "1"
-
 import argparse
 import importlib.util
 import io
+import os
 import statistics
 import tarfile
 import time
@@ -28,6 +24,7 @@ import numpy as np
 import simplejpeg
 import torch
 from PIL import Image
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from cyborgs.data.decode import decode
@@ -80,7 +77,7 @@ def torchvision_view(crop: Crop) -> v2.Compose:
     jitter = v2.ColorJitter(crop.brightness, crop.contrast, crop.saturation, crop.hue)
     return v2.Compose(
         [
-            v2.RandomResizedCrop(SPEC.size, scale=crop.area, ratio=crop.ratio, antialias=False),
+            v2.RandomResizedCrop(SPEC.size, scale=crop.area, ratio=crop.ratio),
             v2.RandomHorizontalFlip(crop.flip),
             v2.RandomApply([jitter], crop.jitter),
             v2.RandomGrayscale(crop.grey),
@@ -96,7 +93,8 @@ TORCHVISION = [torchvision_view(crop) for crop in SPEC.crops]
 
 def pil_torchvision(data: bytes, i: int) -> object:
     image = Image.open(io.BytesIO(data)).convert("RGB")
-    return [view(image) for view in TORCHVISION]
+    label_map = tv_tensors.Mask(torch.from_numpy(MAPS[i % len(MAPS)].repeat(8, 0).repeat(8, 1)))
+    return [view(image, label_map) for view in TORCHVISION]
 
 
 def albumentations_pipeline() -> Callable[[bytes, int], object]:

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1] / "src" / "cyborgs"
 FLOORS = {
     "structures": 1,
     "errors": 1,
+    "files": 1,
     "seeds": 1,
     "distributed": 1,
     "ops": 1.5,

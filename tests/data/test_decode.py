@@ -288,12 +288,16 @@ def test_zero_bytes() -> None:
     assert refused(b"") == "the file is empty"
 
 
-@pytest.mark.parametrize("data", [b"hello, I am a text\n" * 20, b"%!PS-Adobe-3.0 EPSF-3.0\n", b"<svg></svg>", b"\0" * 99])
+@pytest.mark.parametrize(
+    "data", [b"hello, I am a text\n" * 20, b"%!PS-Adobe-3.0 EPSF-3.0\n", b"<svg></svg>", b"\0" * 99]
+)
 def test_no_image(data: bytes) -> None:
     assert "not an image" in refused(data)
 
 
-@pytest.mark.parametrize("magic", [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"II*\0", b"RIFF____WEBP", b"P6\n"])
+@pytest.mark.parametrize(
+    "magic", [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"II*\0", b"RIFF____WEBP", b"P6\n"]
+)
 @pytest.mark.parametrize("tail", [b"", b"\0" * 64, b"\xff" * 64, bytes(range(200))])
 def test_magic_and_rubbish(magic: bytes, tail: bytes) -> None:
     refused(magic + tail)
@@ -303,7 +307,11 @@ def test_huge_declared_size_is_refused_quickly() -> None:
     jpeg = bytearray(encoded(Image.fromarray(scene()), "JPEG"))
     at = jpeg.index(b"\xff\xc0")
     jpeg[at + 5 : at + 9] = struct.pack(">HH", 56_321, 7_789)
-    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)) + chunk(b"IDAT", b"")
+    png = (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0))
+        + chunk(b"IDAT", b"")
+    )
     start = time.perf_counter()
     assert "7789 x 56321" in refused(bytes(jpeg))
     assert "pixels" in refused(png)

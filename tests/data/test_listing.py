@@ -198,7 +198,10 @@ def test_folders_without_read_permission(tmp_path: Path) -> None:
         assert "names=('open.jpg',)" in said
         assert "('closed', 'folder cannot be read (Permission denied)')" in said
         said = as_nobody(lambda: repr(list_images(root / "closed")))
-        assert said == f"InputError: {root / 'closed'}: cannot be read (Permission denied). Check the folder's permissions."
+        assert (
+            said
+            == f"InputError: {root / 'closed'}: cannot be read (Permission denied). Check the folder's permissions."
+        )
         said = as_nobody(lambda: repr(list_images(root / "closed" / "a.jpg")))
         assert said.startswith(f"InputError: {root / 'closed' / 'a.jpg'}: ")
         assert "Permission denied" in said

@@ -24,6 +24,16 @@ def test_clusters_find_the_blocks(scenes):
     assert cluster_miou(FakeBackbone(), photos, shuffled.__getitem__, layers=["layer2"], classes=3).miou < 0.6
 
 
+def test_maps_are_computed_once_while_they_fit(scenes, monkeypatch):
+    photos, truths = scenes
+    backbone, poor = FakeBackbone(), FakeBackbone()
+    score = cluster_miou(backbone, photos, truths.__getitem__, layers=["layer2"], classes=3)
+    assert backbone.calls == 2
+    monkeypatch.setattr("cyborgs.evaluation.clustering._KEPT", 6 * 4 * 12 * 16 * 2)
+    assert cluster_miou(poor, photos, truths.__getitem__, layers=["layer2"], classes=3) == score
+    assert poor.calls > 2
+
+
 def test_void_pixels_do_not_count(scenes):
     photos, truths = scenes
     wrong = [np.where(np.arange(t.shape[1]) < t.shape[1] // 2, 9, t).astype(np.uint8) for t in truths]

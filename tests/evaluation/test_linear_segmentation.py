@@ -40,6 +40,7 @@ def test_it_learns_what_is_linear_and_not_what_is_not(sets):
         train,
         val,
         layers=[["layer2"], ["layer4"], ["layer2", "layer3", "layer4"]],
+        settings=ProbeSettings(min_steps=60),
         progress=lambda *a: progress.append(a),
     )
     by = {r.layers: r for r in results}
@@ -55,7 +56,7 @@ def test_deterministic_by_seed(sets):
     train, val = sets
     runs = [
         linear_segmentation(
-            FakeBackbone(), train, val, layers=[["layer2"]], seeds=(0, 1), settings=ProbeSettings(epochs=2)
+            FakeBackbone(), train, val, layers=[["layer2"]], seeds=(0, 1), settings=ProbeSettings(epochs=2, min_steps=0)
         )
         for _ in range(2)
     ]
@@ -67,7 +68,7 @@ def test_deterministic_by_seed(sets):
 def test_features_are_computed_once_for_all_probes_and_seeds(sets):
     train, val = sets
     backbone = FakeBackbone()
-    one = ProbeSettings(epochs=1)
+    one = ProbeSettings(epochs=1, min_steps=0)
     linear_segmentation(backbone, train, val, layers=[["layer2"], ["layer3"]], seeds=(0, 1, 2), settings=one)
     assert backbone.calls == 4  # two sizes in each set
 
@@ -76,7 +77,7 @@ def test_result_as_json(sets):
     train, val = sets
     one_class = LabelledSet(val.photos[:1], val.labels[:1], 4, 255)
     [result] = linear_segmentation(
-        FakeBackbone(), train, one_class, layers=[["layer2"]], settings=ProbeSettings(epochs=1)
+        FakeBackbone(), train, one_class, layers=[["layer2"]], settings=ProbeSettings(epochs=1, min_steps=0)
     )
     told = result.as_dict()
     assert told["settings"]["epochs"] == 1

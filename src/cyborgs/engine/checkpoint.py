@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from cyborgs.errors import UserError
-from cyborgs.engine.files import sync_folder, write_bytes
+from cyborgs.files import sync_folder, write_bytes
 
 FORMAT = 1
 

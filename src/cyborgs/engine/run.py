@@ -23,7 +23,7 @@ from cyborgs.data.scan import Scan, scan
 from cyborgs.engine import recipe_file
 from cyborgs.engine.build import build_method, build_source
 from cyborgs.engine.checkpoint import Checkpoints
-from cyborgs.engine.files import write_bytes
+from cyborgs.files import write_bytes
 from cyborgs.engine.log import RunLog
 from cyborgs.engine.optim import build_optimizer, parameter_groups
 from cyborgs.engine.recipe import Recipe

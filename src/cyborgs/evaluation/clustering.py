@@ -22,6 +22,7 @@ from cyborgs.seeds import derive, numpy_generator
 if TYPE_CHECKING:
     from cyborgs.models.backbone import Backbone
 
+_KEPT = 512 * 2**20  # bytes of maps that cluster_miou keeps, so as not to compute them twice
 _STRIP = 4_000_000  # similarities held at once when a map is made at full resolution: 16 MB
 
 
@@ -53,12 +54,13 @@ def cluster_images(
     iterations: int = 20,
     restarts: int = 1,
     progress: Progress | None = None,
+    keep: Callable[[int, Tensor], None] | None = None,
 ) -> Clusters:
     """Cluster the cells of all photos' maps, L2-normalised, into ``k`` (2 to 256).
 
     Above ``max_points`` cells each photo gives at most its equal share, drawn from (seed, photo); above ``max_points``
     photos, a draw of the photos gives one cell each. Of ``restarts`` clusterings the one with the highest mean cosine
-    is kept. The clustering runs on the backbone's device.
+    is kept. ``keep`` is given each photo's number and joined maps, float32 (D, h, w). The clustering runs on the backbone's device.
     """
     if not 2 <= k <= 256:
         raise ValueError(f"clusters: need 2 to 256 (a label map is 8-bit), got {k}")
@@ -73,7 +75,10 @@ def cluster_images(
     rows: dict[int, Tensor] = {}
     indices = [int(i) for i in chosen]
     for i, _, maps in iterate_maps(backbone, photos, layers, indices=indices, short_side=short_side, progress=progress):
-        cells = join([maps[name] for name in layers]).flatten(1).T
+        joined = join([maps[name] for name in layers])
+        if keep is not None:
+            keep(i, joined)
+        cells = joined.flatten(1).T
         if len(cells) > share:
             kept = np.sort(numpy_generator(seed, "evaluation", 1, i).permutation(len(cells))[:share])
             cells = cells[torch.from_numpy(kept)]
@@ -92,11 +97,14 @@ def cluster_images(
     return Clusters(centroids.float().cpu(), tuple(layers), short_side, len(x), best)
 
 
-def _similarities(backbone: Backbone, clusters: Clusters, image: UInt8) -> Tensor:
-    """Inner products with the centroids at the map's grid, float32 (K, h, w), on the device."""
-    maps = layer_maps(backbone, [cap_short_side(image, clusters.short_side)], clusters.layers)
-    joined = join([maps[name][0] for name in clusters.layers])
+def _similarities(clusters: Clusters, joined: Tensor) -> Tensor:
+    """Inner products of maps (D, h, w) with the centroids, float32 (K, h, w)."""
     return torch.einsum("kd,dhw->khw", clusters.centroids.to(joined.device), joined)
+
+
+def _labels(scores: Tensor) -> UInt8:
+    labels: UInt8 = scores.argmax(0).to(torch.uint8).cpu().numpy()
+    return labels
 
 
 def assign(backbone: Backbone, clusters: Clusters, image: UInt8, *, full_resolution: bool = False) -> UInt8:
@@ -105,9 +113,10 @@ def assign(backbone: Backbone, clusters: Clusters, image: UInt8, *, full_resolut
     At full resolution a pixel takes the cluster nearest to the bilinearly enlarged features. Enlarging the inner
     products gives the same: both are linear, and the length of a feature does not change which centroid is nearest.
     """
-    scores = _similarities(backbone, clusters, image)
+    maps = layer_maps(backbone, [cap_short_side(image, clusters.short_side)], clusters.layers)
+    scores = _similarities(clusters, join([maps[name][0] for name in clusters.layers]))
     if not full_resolution:
-        return scores.argmax(0).to(torch.uint8).cpu().numpy()
+        return _labels(scores)
     height, width = image.shape[:2]
     down, across = (
         pooling_matrix(n_in, n_out).to(scores) for n_in, n_out in ((scores.shape[1], height), (scores.shape[2], width))
@@ -116,7 +125,7 @@ def assign(backbone: Backbone, clusters: Clusters, image: UInt8, *, full_resolut
     out = np.empty((height, width), np.uint8)
     for y in range(0, height, step):
         strip = torch.matmul(torch.matmul(down[y : y + step], scores), across.T)
-        out[y : y + step] = strip.argmax(0).to(torch.uint8).cpu().numpy()
+        out[y : y + step] = _labels(strip)
     return out
 
 
@@ -150,14 +159,38 @@ def cluster_miou(
         progress: called with photos done and photos in all, of the clustering.
     """
     k = classes if k is None else k
+    kept: dict[int, Tensor] = {}
+    room = _KEPT
+
+    def keep(i: int, joined: Tensor) -> None:
+        nonlocal room
+        room -= joined.numel() * joined.element_size()
+        if room >= 0:
+            kept[i] = joined
+
     clusters = cluster_images(
-        backbone, photos, layers=layers, k=k, seed=seed, short_side=short_side, restarts=restarts, progress=progress
+        backbone,
+        photos,
+        layers=layers,
+        k=k,
+        seed=seed,
+        short_side=short_side,
+        restarts=restarts,
+        progress=progress,
+        keep=keep,
     )
     counts = np.zeros((k, classes), np.int64)
-    for i in range(len(photos)):
+
+    def count(i: int, joined: Tensor) -> None:
         truth = truths(i)
-        labels = nearest(assign(backbone, clusters, photos.read(i)), *truth.shape)
-        counts += confusion(labels, truth, k, classes, void)
+        labels = nearest(_labels(_similarities(clusters, joined)), *truth.shape)
+        counts[:] += confusion(labels, truth, k, classes, void)
+
+    for i, joined in kept.items():
+        count(i, joined)
+    rest = [i for i in range(len(photos)) if i not in kept]
+    for i, _, maps in iterate_maps(backbone, photos, layers, indices=rest, short_side=short_side):
+        count(i, join([maps[name] for name in layers]))
     return hungarian_scores(counts)
 
 

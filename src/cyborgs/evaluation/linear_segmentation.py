@@ -38,10 +38,12 @@ class ProbeSettings:
 
     epochs: int = 10
     """Passes over the train photos."""
+    min_steps: int = 300
+    """Steps at least: more epochs where the photos are few."""
     batch: int = 8
     """Photos in a step."""
     lr: float = 30.0
-    """Learning rate times the number of channels: more channels move the logits as much per step."""
+    """Learning rate times the number of channels (64 at least): many channels move the logits no more than few."""
     whiten: bool = True
     """Whiten each layer's channels; False: standardise them only, which on correlated features does not converge."""
     weight_decay: float = 1e-2
@@ -50,7 +52,11 @@ class ProbeSettings:
     """Longest allowed short side of a photo in pixels; 0: native size."""
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch < 1 or self.lr <= 0 or self.weight_decay < 0 or self.short_side < 0:
+        if (
+            min(self.epochs, self.batch) < 1
+            or self.lr <= 0
+            or min(self.min_steps, self.weight_decay, self.short_side) < 0
+        ):
             raise ValueError(f"a probe needs epochs, batch and lr above 0, and nothing negative, got {self}")
 
 
@@ -131,15 +137,17 @@ def _train(maps: FrozenMaps, cells: Sequence[Tensor], probe: Probe, settings: Pr
     channels = sum(w.shape[0] for w in probe.weights)
     optimizer = torch.optim.AdamW(
         [
-            {"params": list(probe.weights), "lr": settings.lr / channels},
+            {"params": list(probe.weights), "lr": settings.lr / max(64, channels)},
             {"params": [probe.bias], "lr": 0.01, "weight_decay": 0.0},
         ],
         weight_decay=settings.weight_decay,
     )
-    steps = settings.epochs * -(-len(maps) // settings.batch)
+    an_epoch = -(-len(maps) // settings.batch)
+    epochs = max(settings.epochs, -(-settings.min_steps // an_epoch))
+    steps = epochs * an_epoch
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: 0.5 * (1 + math.cos(math.pi * s / steps)))
     mean_loss = math.nan
-    for epoch in range(settings.epochs):
+    for epoch in range(epochs):
         order = numpy_generator(seed, "evaluation", 10, epoch).permutation(len(maps))
         total, count = 0.0, 0
         for first in range(0, len(order), settings.batch):

@@ -96,8 +96,8 @@ def mask_contrastive_terms(
         # One message for everything: the targets, cut free of the graph, with their validity as a last channel.
         local = torch.cat(
             [
-                torch.cat([unit_rows(t.detach().to(dtype)), v.unsqueeze(2).to(dtype)], dim=2)
-                for t, v in ((target1, valid1), (target2, valid2))
+                torch.cat([unit_rows(torch.where(v, t.detach().to(dtype), 0)), v.to(dtype)], dim=2)
+                for t, v in ((target1, valid1.unsqueeze(2)), (target2, valid2.unsqueeze(2)))
             ],
             dim=1,
         )

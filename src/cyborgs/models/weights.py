@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from safetensors.torch import save
 
 from cyborgs.errors import UserError
+from cyborgs.files import write_bytes
 from cyborgs.models.backbone import Backbone
 from cyborgs.models.config import BackboneConfig
 from cyborgs.models.initial import KEY, find_file, read_safetensors
@@ -41,18 +41,7 @@ def save_backbone(backbone: Backbone, path: str | Path, recipe: Mapping[str, Any
         "recipe": recipe,
     }
     tensors = {name: value.cpu().contiguous() for name, value in backbone.weights().items()}
-    data = save(tensors, {KEY: json.dumps(metadata, sort_keys=True)})
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # so that the rename survives a power cut
-    finally:
-        os.close(folder)
+    write_bytes(path, save(tensors, {KEY: json.dumps(metadata, sort_keys=True)}))
 
 
 def load_backbone(path: str | Path, layers: Sequence[str] | None = None) -> Backbone:

@@ -172,7 +172,8 @@ def _assign(points: Tensor, centroids: Tensor, spherical: bool) -> tuple[Tensor,
 def _update(points: Tensor, labels: Tensor, scores: Tensor, centroids: Tensor, spherical: bool) -> Tensor:
     """Means of the clusters, on the sphere or not; empty clusters are placed anew."""
     k = len(centroids)
-    sums, counts = _sums(points, labels, k)
+    # On a GPU index_add_ would use atomics, whose order changes from run to run.
+    sums, counts = _sums(points, labels, k, one_hot=points.device.type != "cpu")
     if spherical:
         lengths = torch.linalg.vector_norm(sums, dim=1, keepdim=True)
         usable = lengths > 0  # opposite points may cancel: their centroid stays where it is
@@ -192,15 +193,15 @@ def _update(points: Tensor, labels: Tensor, scores: Tensor, centroids: Tensor, s
     return result
 
 
-def _sums(points: Tensor, labels: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Sum (k, D) float64 and number (k,) of the points of each cluster."""
+def _sums(points: Tensor, labels: Tensor, k: int, *, one_hot: bool) -> tuple[Tensor, Tensor]:
+    """Sum (k, D) float64 and number (k,) of the points of each cluster, by a product or by plain additions."""
     total = torch.zeros(k, points.shape[1], dtype=torch.float64, device=points.device)
     rows = max(1, SLICE // max(k, BLOCK))
     for i in range(0, len(points), rows):
         part, own = points[i : i + rows], labels[i : i + rows]
-        if points.device.type == "cpu":
-            total += points.new_zeros(k, points.shape[1]).index_add_(0, own, part)
-        else:  # index_add_ would use atomics, whose order changes from run to run
+        if one_hot:
             members = own.unsqueeze(0) == torch.arange(k, device=own.device).unsqueeze(1)
             total += members.to(points.dtype) @ part
+        else:
+            total += points.new_zeros(k, points.shape[1]).index_add_(0, own, part)
     return total, torch.bincount(labels, minlength=k)

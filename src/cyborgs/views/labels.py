@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from cyborgs.structures import MAX_LABELS, ViewGeometry
+from cyborgs.structures import ViewGeometry
 
 Labels = NDArray[np.uint8]
 
@@ -23,33 +23,35 @@ def grid_labels(label_map: Labels, geometry: ViewGeometry, size: int, grid: int)
     g = geometry
     rows, row_cells, row_counts = _runs(g.y0, g.h, g.image_h, map_h, size, grid, False)
     columns, column_cells, column_counts = _runs(g.x0, g.w, g.image_w, map_w, size, grid, bool(g.flip))
-    keys = label_map[rows[:, None], columns].astype(np.intp)
-    keys += row_cells[:, None] * (grid * MAX_LABELS)
-    keys += column_cells * MAX_LABELS
-    weights = row_counts[:, None] * column_counts
-    counts = np.bincount(keys.ravel(), weights.ravel(), grid * grid * MAX_LABELS)
+    span = int(label_map.max()) + 1
+    keys = (row_cells * (grid * span))[:, None] + column_cells * span
+    keys += label_map[rows].take(columns, axis=1)
+    counts = np.bincount(keys.ravel(), np.outer(row_counts, column_counts).ravel(), grid * grid * span)
     # argmax takes the first of equals, hence the lowest label; the counts are whole numbers, so equals are equal.
-    majority: Labels = counts.reshape(grid, grid, MAX_LABELS).argmax(2).astype(np.uint8)
+    majority: Labels = counts.reshape(grid, grid, span).argmax(2).astype(np.uint8)
     return majority
 
 
 def _runs(
     start: int, length: int, image: int, cells: int, size: int, grid: int, flip: bool
-) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Runs of pixels along one axis that share map cell and grid cell: (map cell, grid cell, pixels in the run)."""
     odd, grid_cell = _pixels(size, grid)
     # Whole numbers: (start + (2i + 1) / (2 size) * length) / image * cells, rounded down without rounding errors.
     map_cell = (2 * size * start + odd * length) * cells // (2 * size * image)
     if flip:
         map_cell = map_cell[::-1]
-    first = np.flatnonzero((np.diff(map_cell) != 0) | (np.diff(grid_cell) != 0)) + 1
-    first = np.concatenate(([0], first))
-    counts = np.diff(first, append=size).astype(np.float64)
-    return map_cell[first].astype(np.intp), grid_cell[first], counts
+    both = map_cell + cells * grid_cell
+    inner = np.flatnonzero(both[1:] != both[:-1])
+    ends = np.empty(len(inner) + 2, np.int64)
+    ends[0], ends[-1] = 0, size
+    np.add(inner, 1, out=ends[1:-1])
+    first = ends[:-1]
+    return map_cell[first], grid_cell[first], (ends[1:] - first).astype(np.float64)
 
 
 @lru_cache(maxsize=16)
-def _pixels(size: int, grid: int) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
+def _pixels(size: int, grid: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """2i + 1 and the grid cell of every pixel i of a side."""
     i = np.arange(size, dtype=np.int64)
-    return 2 * i + 1, (i * grid // size).astype(np.intp)
+    return 2 * i + 1, i * grid // size

@@ -15,13 +15,11 @@ from numpy.typing import NDArray
 from cyborgs.data.decode import Pixels
 from cyborgs.views.config import Crop
 
-Matrix = NDArray[np.float64]
-
-LUMA = np.array([0.2989, 0.587, 0.114])
-"""Weights of red, green, blue in a grey value: torchvision's."""
+_RED, _GREEN, _BLUE = 0.2989, 0.587, 0.114
+"""Weights of the colours in a grey value: torchvision's."""
+_WHITE = _RED + _GREEN + _BLUE
 
 _ORDERS = tuple(itertools.permutations(("brightness", "contrast", "saturation", "hue")))
-_STEPS = np.arange(256)
 _SOLARISE = np.array([v if v < 128 else 255 - v for v in range(256)], dtype=np.uint8)
 
 
@@ -68,9 +66,9 @@ def random_photometry(rng: np.random.Generator, crop: Crop) -> Photometry:
 def apply_photometry(image: Pixels, how: Photometry) -> Pixels:
     """Change the colours of a uint8 (S, S, 3) view: jitters in their order, grey, blur, solarise; a new array.
 
-    Each step is torchvision's of the same name (its uint8 results are cut off, ours are rounded): brightness, contrast,
-    saturation, grey and blur within 1 level, hue within 6 (it has 255 steps here). Steps that cannot leave 0..255 are
-    not rounded by themselves but become one matrix with what follows.
+    Each step is torchvision's of the same name (its uint8 results are cut off, ours are rounded): each within 1
+    level. Steps that cannot leave 0..255 are
+    not rounded by themselves but become one with what follows.
     """
     colours = _Colours(image)
     for step in how.order:
@@ -90,51 +88,97 @@ def apply_photometry(image: Pixels, how: Photometry) -> Pixels:
 
 
 class _Colours:
-    """Pixels with an affine map of colours that is still to be applied."""
+    """Pixels with a map of colours that is still to be applied.
+
+    Brightness, contrast and saturation, in any order, map a colour x to ``gain * x + grey_gain * luma(x) + offset``:
+    three numbers, not a matrix.
+    """
 
     def __init__(self, image: Pixels) -> None:
         self._image = image
-        self._map: Matrix | None = None
+        self._gain, self._grey_gain, self._offset = 1.0, 0.0, 0.0
+        self._pending = False
 
     def brightness(self, factor: float) -> None:
-        self._then(np.diag((factor, factor, factor)), np.zeros(3), factor)
+        self._blend(factor, 0.0)
 
     def contrast(self, factor: float) -> None:
-        mean = np.array(cv2.mean(self._image)[:3])
-        if self._map is not None:
-            mean = self._map[:, :3] @ mean + self._map[:, 3]
-        grey = math.floor(LUMA @ mean)  # torchvision averages grey values that are cut to whole numbers
-        self._then(np.diag((factor, factor, factor)), np.full(3, (1 - factor) * grey), factor)
+        red, green, blue, _ = cv2.mean(self._image)
+        mean = self._luma(_RED * red + _GREEN * green + _BLUE * blue)
+        self._blend(factor, (1 - factor) * math.floor(mean))  # torchvision cuts the grey values to whole numbers
 
     def saturation(self, factor: float) -> None:
-        self._then(factor * np.eye(3) + (1 - factor) * LUMA, np.zeros(3), factor)
+        grey_gain, grey_offset = self._gain + self._grey_gain * _WHITE, self._offset * _WHITE
+        self._blend(factor, (1 - factor) * grey_offset, (1 - factor) * grey_gain)
 
     def turn(self, hue: float) -> None:
-        hsv = cast(Pixels, cv2.cvtColor(self.pixels(), cv2.COLOR_RGB2HSV_FULL))
-        # OpenCV writes 256 steps of hue to the circle but reads 255.
-        turned = np.rint((_STEPS + 256 * hue) % 256 * (255 / 256)).astype(np.uint8)
-        cv2.insertChannel(cv2.LUT(cv2.extractChannel(hsv, 0), turned), hsv, 0)
-        self._image = cast(Pixels, cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL))
+        self._image = turn_hue(self.pixels(), hue)
 
     def pixels(self) -> Pixels:
         """Apply what is pending: uint8 (S, S, 3)."""
-        if self._map is not None:
-            self._image = cast(Pixels, cv2.transform(self._image, self._map))
-            self._map = None
+        if self._pending:
+            a, b, c = self._gain, self._grey_gain, self._offset
+            r, g, u = b * _RED, b * _GREEN, b * _BLUE
+            matrix = np.array(((a + r, g, u, c), (r, a + g, u, c), (r, g, a + u, c)))
+            self._image = cast(Pixels, cv2.transform(self._image, matrix))
+            self._gain, self._grey_gain, self._offset = 1.0, 0.0, 0.0
+            self._pending = False
         return self._image
 
     def grey(self) -> Pixels:
         """Apply what is pending and reduce to grey: uint8 (S, S)."""
-        row = LUMA[None] @ self._map if self._map is not None else np.append(LUMA, 0.0)[None]
+        gain = self._gain + self._grey_gain * _WHITE
+        row = np.array(((gain * _RED, gain * _GREEN, gain * _BLUE, self._offset * _WHITE),))
         return cast(Pixels, cv2.transform(self._image, row))
 
-    def _then(self, matrix: Matrix, offset: Matrix, factor: float) -> None:
-        if self._map is not None:
-            offset = matrix @ self._map[:, 3] + offset
-            matrix = matrix @ self._map[:, :3]
-        self._map = np.column_stack((matrix, offset))
+    def _luma(self, value: float) -> float:
+        """Grey value after what is pending, of a colour whose grey value is ``value``."""
+        return (self._gain + self._grey_gain * _WHITE) * value + self._offset * _WHITE
+
+    def _blend(self, factor: float, offset: float, grey_gain: float = 0.0) -> None:
+        self._gain *= factor
+        self._grey_gain = self._grey_gain * factor + grey_gain
+        self._offset = self._offset * factor + offset
+        self._pending = True
         if factor > 1:  # below 1 it blends pictures in range; above 1 it may leave 0..255 and must be cut off at once
             self.pixels()
+
+
+def turn_hue(image: Pixels, turn: float) -> Pixels:
+    """Turn the hue of uint8 (S, S, 3) by a share of the circle; largest and smallest channel of a pixel keep its HSV.
+
+    Without HSV, whose 8 bits are too coarse and whose way there and back costs more. With M, mid, m a pixel's sorted
+    channels and C = M - m, a channel x follows the hue as clip(2x - mid, m, M), and a turn of at most a sixth moves
+    2x - mid by t = 6 |turn| C: for positive turns down where the next channel (red, green, blue, red) is above the
+    previous one, else up. Saturating arithmetic does the rest: 2x - mid is above M for the largest channel alone and
+    below m for the smallest alone, which takes that much off t.
+    """
+    if abs(turn) > 1 / 6:
+        return turn_hue(turn_hue(image, turn / 2), turn / 2)
+    backwards = turn < 0
+    red, green, blue = cv2.split(image)
+    if backwards:  # the mirrored circle
+        green, blue = blue, green
+    low, high = cv2.min(red, green), cv2.max(red, green)
+    smallest, largest = cv2.min(low, blue), cv2.max(high, blue)
+    middle = cv2.max(low, cv2.min(high, blue))
+    t = cv2.convertScaleAbs(cv2.subtract(largest, smallest), alpha=6 * abs(turn))
+    turned = []
+    for x, following, previous in ((red, green, blue), (green, blue, red), (blue, red, green)):
+        falls = cv2.compare(following, previous, cv2.CMP_GT)  # 0 or 255
+        down = cv2.subtract(x, middle)
+        cv2.subtract(t, down, dst=down)
+        cv2.bitwise_and(down, falls, dst=down)
+        up = cv2.subtract(middle, x)
+        cv2.subtract(t, up, dst=up)
+        cv2.subtract(up, falls, dst=up)
+        cv2.add(up, x, dst=up)
+        cv2.min(up, largest, dst=up)
+        cv2.subtract(up, down, dst=up)
+        turned.append(cv2.max(up, smallest, dst=up))
+    if backwards:
+        turned[1], turned[2] = turned[2], turned[1]
+    return cast(Pixels, cv2.merge(turned))
 
 
 def blur(image: Pixels, sigma: float) -> Pixels:
