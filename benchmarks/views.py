@@ -2,8 +2,8 @@
 
     python benchmarks/views.py [--images 40] [--rounds 7]
 
-One thread, all photos in memory, CPU time of this process, the pipelines take turns; medians over the rounds. Photos
-come from coco_subset.tar in the folder CYBORGS_TEST_DATA, else from scikit-image. albumentations is measured where it
+One thread, all photos in memory, CPU time of this process. The pipelines take turns; each draws the same for a photo in
+every round, and the shortest time of a photo counts, so that other work on the machine disturbs little. Photos come from coco_subset.tar in the folder CYBORGS_TEST_DATA, else from scikit-image. albumentations is measured where it
 is installed; it brings an OpenCV of its own, so that needs another environment.
 """
 
@@ -13,7 +13,6 @@ import argparse
 import importlib.util
 import io
 import os
-import statistics
 import tarfile
 import time
 from collections.abc import Callable
@@ -94,6 +93,7 @@ TORCHVISION = [torchvision_view(crop) for crop in SPEC.crops]
 def pil_torchvision(data: bytes, i: int) -> object:
     image = Image.open(io.BytesIO(data)).convert("RGB")
     label_map = tv_tensors.Mask(torch.from_numpy(MAPS[i % len(MAPS)].repeat(8, 0).repeat(8, 1)))
+    torch.manual_seed(i)
     return [view(image, label_map) for view in TORCHVISION]
 
 
@@ -118,6 +118,8 @@ def albumentations_pipeline() -> Callable[[bytes, int], object]:
     def pil_albumentations(data: bytes, i: int) -> object:
         image = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
         label_map = MAPS[i % len(MAPS)].repeat(8, 0).repeat(8, 1)
+        for v in views:
+            v.set_random_seed(i)
         return [v(image=image, mask=label_map)["image"].transpose(2, 0, 1).copy() for v in views]
 
     return pil_albumentations
@@ -149,20 +151,17 @@ def main() -> None:
     if importlib.util.find_spec("albumentations"):
         work["PIL + albumentations"] = albumentations_pipeline()
     data = jpegs(options.images)
-    rates: dict[str, list[float]] = {name: [] for name in work}
-    for number in range(options.rounds + 1):
-        for name, task in work.items():
-            # The slow one sees fewer photos: turns must be short, or a busy machine favours one of them.
-            some = data[:: 8 if "torchvision" in name else 1]
-            start = time.process_time()
-            for i, item in enumerate(some):
-                task(item, i + number * len(data))
-            if number:  # the first round warms up
-                rates[name].append(len(some) / (time.process_time() - start))
-    rate = {name: statistics.median(values) for name, values in rates.items()}
+    times = {name: np.full((options.rounds, len(data)), np.inf) for name in work}
+    for i, item in enumerate(data):  # photo by photo, so that a slow second hits all pipelines alike
+        for number in range(options.rounds):
+            for name, task in work.items():
+                start = time.process_time()
+                task(item, i)
+                times[name][number, i] = time.process_time() - start
+    rate = {name: len(data) / values.min(0).sum() for name, values in times.items()}
     print(f"{len(data)} photos 640x480, {options.rounds} rounds, images/s of one core")
     for name, value in rate.items():
-        print(f"  {name:30s} {value:8.1f}   (from {min(rates[name]):.1f} to {max(rates[name]):.1f})")
+        print(f"  {name:30s} {value:8.1f}   (median round {len(data) / np.median(times[name], 0).sum():.1f})")
     mine = rate["ours"]
     print(f"  ours / decoding alone: {mine / rate['decoding alone (simplejpeg)']:.3f} (goal 0.30, going for 0.40)")
     print(f"  ours / PIL + torchvision v2: {mine / rate['PIL + torchvision v2']:.2f} (goal 7)")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import io
+import json
 import subprocess
 import sys
 import time
@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.conftest import make_photos, tiny_byol, tiny_recipe
 
 from cyborgs.cli import main
 from cyborgs.engine import recipe_file
 from cyborgs.engine.run import pretrain
+from tests.conftest import make_photos, tiny_byol, tiny_recipe
 
 TINY = "tiny.yaml"
 
@@ -210,9 +210,7 @@ def test_report_as_a_process(finished: Path) -> None:
     assert page.count("data:image/") > 5
 
 
-def test_report_of_other_photos_is_refused(
-    finished: Path, photos: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_report_of_other_photos_is_refused(finished: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (photos / "photo00.png").unlink()
     code, text = said(capsys, "report", str(finished / "run"), "--data", str(photos))
     assert code == 1

@@ -30,7 +30,18 @@ from cyborgs.models.backbone import Backbone
 from cyborgs.models.weights import load_backbone, read_metadata
 from cyborgs.seeds import derive
 
-__all__ = ["MaskStore", "Run", "Stopped", "demo", "dry_run", "evaluate", "load_backbone", "pretrain", "report", "segment"]
+__all__ = [
+    "MaskStore",
+    "Run",
+    "Stopped",
+    "demo",
+    "dry_run",
+    "evaluate",
+    "load_backbone",
+    "pretrain",
+    "report",
+    "segment",
+]
 
 
 def read_photos(data: str | Path) -> Images:

@@ -127,9 +127,7 @@ def _stage(epoch: int, generation: int | None, epochs: int) -> str:
 
 def measure_probe(run: Run, made: Scenes) -> dict[str, Any]:
     """A linear probe on frozen maps, of the weights before and after pretraining."""
-    train, val = (
-        read_list(path, classes=len(made.classes), names=made.classes) for path in (made.train, made.val)
-    )
+    train, val = (read_list(path, classes=len(made.classes), names=made.classes) for path in (made.train, made.val))
     first = sorted((run.folder / "snapshots").glob("epoch-*.safetensors"))[0]
     rows: list[dict[str, Any]] = []
     for name, backbone in (("random weights", load_backbone(first)), ("pretrained", run.backbone)):

@@ -99,6 +99,7 @@ class View:
     """uint8 (B, g, g): the majority label of each grid cell, or None where there are no maps."""
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> View:
+        """The same view on another device."""
         return View(
             self.images.to(device, non_blocking=non_blocking),
             self.geometry.to(device, non_blocking=non_blocking),
@@ -106,6 +107,7 @@ class View:
         )
 
     def pin_memory(self) -> View:
+        """The same view in page-locked memory."""
         geometry = ViewGeometry(**{f.name: getattr(self.geometry, f.name).pin_memory() for f in fields(ViewGeometry)})
         return View(self.images.pin_memory(), geometry, None if self.labels is None else self.labels.pin_memory())
 
@@ -130,6 +132,7 @@ class Batch:
         return len(self.indices)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """The same batch on another device; ``extra`` stays where it is."""
         return Batch(
             tuple(v.to(device, non_blocking) for v in self.views),
             self.indices.to(device, non_blocking=non_blocking),
@@ -140,6 +143,7 @@ class Batch:
         )
 
     def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory; ``extra`` stays where it is."""
         return Batch(
             tuple(v.pin_memory() for v in self.views),
             self.indices.pin_memory(),

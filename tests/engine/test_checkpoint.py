@@ -34,7 +34,9 @@ def test_round_trip(tmp_path: Path) -> None:
     assert loaded.state == {"progress": {"step": 7}}
     fresh = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
     load_networks(fresh, loaded)
-    assert all(torch.equal(a, b) for a, b in zip(module.state_dict().values(), fresh.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(module.state_dict().values(), fresh.state_dict().values(), strict=True)
+    )
     again = torch.optim.SGD(fresh.parameters(), lr=1.0)
     again.load_state_dict(loaded.optimizer)
     assert again.param_groups[0]["lr"] == 0.1

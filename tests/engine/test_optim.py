@@ -19,7 +19,7 @@ def numpy_lars(
     decay: float,
     trust: float,
 ) -> list[np.ndarray]:
-    """METHOD.md's LARS, a parameter at a time."""
+    """The LARS of docs/method.md, a parameter at a time."""
     weights = [w.astype(np.float64) for w in weights]
     buffers: list[np.ndarray | None] = [None] * len(weights)
     for step in gradients:

@@ -9,11 +9,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from tests.conftest import tiny_recipe
-
 from cyborgs.engine import recipe_file
 from cyborgs.engine.recipe import Recipe
 from cyborgs.methods.config import CyborgsConfig
+from tests.conftest import tiny_recipe
 
 
 def run(processes: int, recipe: Recipe, photos: Path, out: Path, *more: str) -> str:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.conftest import make_photos, tiny_byol, tiny_recipe
 
 from cyborgs.engine.log import TIMES
 from cyborgs.engine.recipe import Recipe
@@ -17,6 +16,7 @@ from cyborgs.engine.run import pretrain
 from cyborgs.engine.trainer import Callback, Stopped, Trainer
 from cyborgs.errors import UserError
 from cyborgs.masks.store import MaskStore
+from tests.conftest import make_photos, tiny_byol, tiny_recipe
 
 
 def run(recipe: Recipe, photos: Path, out: Path, resume: bool = False, callbacks: tuple[Callback, ...] = ()) -> str:
@@ -88,7 +88,14 @@ def test_the_log_shows_each_phase(uninterrupted: tuple[Path, Path]) -> None:
 
 def test_the_folder_holds_the_result(uninterrupted: tuple[Path, Path]) -> None:
     out = uninterrupted[1]
-    for name in ("recipe.yaml", "images.csv", "skipped.csv", "metrics.jsonl", "backbone.safetensors", "checkpoints/last"):
+    for name in (
+        "recipe.yaml",
+        "images.csv",
+        "skipped.csv",
+        "metrics.jsonl",
+        "backbone.safetensors",
+        "checkpoints/last",
+    ):
         assert (out / name).is_file(), name
     assert list((out / "tensorboard").iterdir())
     store = MaskStore(out)
@@ -154,9 +161,7 @@ def test_workers_change_nothing(workers: int, uninterrupted: tuple[Path, Path], 
     ("change", "named"),
     [({"epochs": 7}, "epochs: 6 -> 7"), ({"seed": 3}, "seed: 0 -> 3"), ({"batch_size": 16}, "batch_size: 8 -> 16")],
 )
-def test_another_recipe_is_refused(
-    change: dict[str, object], named: str, uninterrupted: tuple[Path, Path]
-) -> None:
+def test_another_recipe_is_refused(change: dict[str, object], named: str, uninterrupted: tuple[Path, Path]) -> None:
     photos, out = uninterrupted
     with pytest.raises(UserError, match=named):
         run(tiny_recipe(snapshot_refreshes=True, **change), photos, out, resume=True)
@@ -258,5 +263,3 @@ def test_a_loss_that_is_not_finite_is_named(photos: Path, tmp_path: Path) -> Non
 
     with pytest.raises(UserError, match=r"loss is nan at step 2"):
         run(tiny_byol(), photos, tmp_path / "run", callbacks=(Poison(),))
-
-

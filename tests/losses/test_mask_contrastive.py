@@ -26,7 +26,7 @@ def slow_loss(
     temperature: float = 0.1,
     normalise: str = "slots",
 ) -> dict[str, float]:
-    """METHOD.md's loss 1 in plain loops."""
+    """docs/method.md's loss 1 in plain loops."""
     b, r, _ = preds[0].shape
 
     def cosine(x: np.ndarray, y: np.ndarray) -> float:

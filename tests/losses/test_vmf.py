@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from fractions import Fraction
 from functools import partial
 
 import numpy as np
@@ -47,7 +48,7 @@ def slow_loss(
     kappa: float = 10.0,
     distance: str = "vmf",
 ) -> tuple[float, float]:
-    """METHOD.md's loss 2 in plain loops: intra and inter."""
+    """docs/method.md's loss 2 in plain loops: intra and inter."""
     b, _, h, w = ys[0].shape
     intra = inter = 0.0
     for n in range(b):
@@ -57,17 +58,19 @@ def slow_loss(
         g1, g2 = geometries[0][n], geometries[1][n]
         top, bottom = max(g1.y0, g2.y0), min(g1.y0 + g1.h, g2.y0 + g2.h)
         left, right = max(g1.x0, g2.x0), min(g1.x0 + g1.w, g2.x0 + g2.w)
-        if any(bottom - top < g.h / h or right - left < g.w / w for g in (g1, g2)):
+        if any((bottom - top) * h < g.h or (right - left) * w < g.w for g in (g1, g2)):
             continue
         for i, j in np.ndindex(h, w):
-            y, x = top + (i + 0.5) / h * (bottom - top), left + (j + 0.5) / w * (right - left)
+            # Exactly, since points do fall on the edges of cells.
+            y = top + Fraction(2 * i + 1, 2 * h) * (bottom - top)
+            x = left + Fraction(2 * j + 1, 2 * w) * (right - left)
             place = []
             for g in (g1, g2):
                 s = (x - g.x0) / g.w * w
                 place.append(((y - g.y0) / g.h * h, w - s if g.flip else s))
             for v in (0, 1):
                 there = assigns[1 - v][n, min(int(place[1 - v][0]), h - 1), min(int(place[1 - v][1]), w - 1)]
-                inter += slow_d(read(ys[v][n], *place[v]), there, mus[1 - v], kappa, distance)
+                inter += slow_d(read(ys[v][n], *map(float, place[v])), there, mus[1 - v], kappa, distance)
     return intra / (b * h * w), inter / (b * h * w)
 
 
@@ -80,10 +83,10 @@ class Case:
         self.geometries = [
             [
                 box(
-                    int(rng.integers(0, 50)),
-                    int(rng.integers(0, 60)),
-                    int(rng.integers(11, 50)),
-                    int(rng.integers(11, 60)),
+                    int(rng.integers(0, 30)),
+                    int(rng.integers(0, 30)),
+                    int(rng.integers(20, 50)),
+                    int(rng.integers(20, 60)),
                     bool(rng.integers(2)),
                 )
                 for _ in range(b)

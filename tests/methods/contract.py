@@ -25,7 +25,9 @@ def make_batch(images: int = 4, size: int = 32, grid: int = 2, seed: int = 0, la
             ]
         )
         pixels = torch.from_numpy(rng.integers(0, 256, (images, 3, size, size), dtype=np.uint8))
-        views.append(View(pixels, geometry, torch.from_numpy(rng.integers(0, labels, (images, grid, grid), dtype=np.uint8))))
+        views.append(
+            View(pixels, geometry, torch.from_numpy(rng.integers(0, labels, (images, grid, grid), dtype=np.uint8)))
+        )
     order = torch.from_numpy(np.stack([rng.permutation(256).astype(np.uint8) for _ in range(images)]))
     return Batch(tuple(views), torch.arange(images), first, order)
 

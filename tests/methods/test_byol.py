@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from tests.conftest import tiny_byol
-from tests.methods.contract import MethodContract, make_batch
 
 from cyborgs.methods.method import Method
 from cyborgs.structures import Batch, View
+from tests.conftest import tiny_byol
+from tests.methods.contract import MethodContract, make_batch
 
 
 class TestByol(MethodContract):

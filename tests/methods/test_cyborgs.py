@@ -7,16 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from tests.conftest import tiny_recipe
-from tests.methods.contract import MethodContract, make_batch, part_of
 
 from cyborgs.engine.build import Features, build_method
 from cyborgs.errors import UserError
 from cyborgs.methods.config import CyborgsConfig
 from cyborgs.methods.cyborgs import Cyborgs
-from cyborgs.methods.method import Method
 from cyborgs.structures import EpochPlan, StepSeed, View
 from cyborgs.views.config import ViewSpec
+from tests.conftest import tiny_recipe
+from tests.methods.contract import MethodContract, make_batch, part_of
 
 WARM = EpochPlan(0, (), {"cluster": 1.0}, "warm-up")
 BOTH = EpochPlan(2, (), {"contrast": 1.0, "cluster": 0.1})
@@ -161,5 +160,3 @@ def test_features_join_layers_at_the_finest_grid() -> None:
     assert two.shape == (2, 48 + 192, 6, 10)
     assert torch.equal(two[:, :48], one)
     assert not one.requires_grad
-
-

@@ -86,7 +86,9 @@ def test_byol_does_the_same_in_every_epoch() -> None:
     assert all(ByolConfig().plan(e) == EpochPlan(e, (), {"byol": 1.0}) for e in (0, 5, 100))
 
 
-@pytest.mark.parametrize(("steps", "per_epoch", "epochs"), [(0, 42, 0), (1, 42, 1), (84, 42, 2), (100, 42, 2), (110, 42, 3)])
+@pytest.mark.parametrize(
+    ("steps", "per_epoch", "epochs"), [(0, 42, 0), (1, 42, 1), (84, 42, 2), (100, 42, 2), (110, 42, 3)]
+)
 def test_steps_become_whole_epochs(steps: int, per_epoch: int, epochs: int) -> None:
     assert epochs_from_steps(steps, per_epoch) == epochs
 

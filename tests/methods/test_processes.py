@@ -9,8 +9,6 @@ from pathlib import Path
 
 import torch
 import torch.multiprocessing as mp
-from tests.conftest import tiny_recipe
-from tests.methods.contract import make_batch, part_of
 from torch.nn.parallel import DistributedDataParallel
 
 from cyborgs import distributed
@@ -18,6 +16,8 @@ from cyborgs.engine.build import build_method
 from cyborgs.methods.cyborgs import Cyborgs
 from cyborgs.structures import Batch, EpochPlan, StepSeed, StepWork, View
 from cyborgs.views.config import ViewSpec
+from tests.conftest import tiny_recipe
+from tests.methods.contract import make_batch, part_of
 
 PLANS = (
     EpochPlan(0, (), {"cluster": 1.0}, "warm-up"),

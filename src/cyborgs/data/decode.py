@@ -27,7 +27,7 @@ _ORIENTATION = 0x0112
 _EXIF, _XMP = b"Exif\0", b"http://ns.adobe.com/xap/1.0/\0"
 
 
-class UnreadableImage(UserError):  # noqa: N818
+class UnreadableImage(UserError):
     """A file that gives no picture: ``name`` and ``reason``. Survives pickling, so it crosses processes."""
 
     def __init__(self, name: str, reason: str) -> None:
@@ -39,7 +39,7 @@ class UnreadableImage(UserError):  # noqa: N818
         return f"{printable(self.name)}: {self.reason}."
 
 
-class _Refused(ValueError):  # noqa: N818
+class _Refused(ValueError):
     """A reason that needs no translation."""
 
 

@@ -50,6 +50,7 @@ class Features:
         self.device = device
 
     def __call__(self, images: Tensor) -> Tensor:
+        """See the class."""
         with torch.no_grad():
             maps = self.backbone(self.backbone.normalise(images.to(self.device)), self.layers)
             ordered = [maps[layer] for layer in self.layers]

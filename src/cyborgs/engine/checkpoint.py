@@ -1,7 +1,7 @@
 """Checkpoints: everything a run needs to go on, complete or absent, without code in them.
 
-    checkpoints/step-000123/  networks.safetensors  optimizer.safetensors  state.json
-    checkpoints/last          the name of the newest one
+checkpoints/step-000123/  networks.safetensors  optimizer.safetensors  state.json
+checkpoints/last          the name of the newest one
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class MetricsFile:
     """
 
     def __init__(self, path: Path, length: int = 0) -> None:
-        self._file = open(path, "ab")
+        self._file = open(path, "ab")  # noqa: SIM115 - open for the whole run
         self._file.truncate(length)
         self._file.seek(0, os.SEEK_END)
 
@@ -90,7 +90,9 @@ class RunLog:
             self._metrics = MetricsFile(folder / "metrics.jsonl", length)
             self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
             if self._console.is_terminal:
-                self._bar = Progress(BarColumn(bar_width=20), TextColumn("{task.description}", markup=False), console=self._console)
+                self._bar = Progress(
+                    BarColumn(bar_width=20), TextColumn("{task.description}", markup=False), console=self._console
+                )
                 self._bar.start()
                 self._task = self._bar.add_task("starting", total=None)
 

@@ -12,12 +12,12 @@ from torch.optim import Optimizer
 from cyborgs.engine.recipe import OptimizerConfig
 
 EPSILON = 1e-8
-"""Added to the gradient's norm (METHOD.md)."""
+"""Added to the gradient's norm (docs/method.md)."""
 
 
 @final
 class LARS(Optimizer):
-    """Layer-wise adaptive rate scaling (You et al., 2017), as METHOD.md writes it down.
+    """Layer-wise adaptive rate scaling (You et al., 2017), as docs/method.md writes it down.
 
         g <- g + weight_decay w
         g <- g trust |w| / (|g| + 1e-8)      where not excluded and |w|, |g| > 0

@@ -114,7 +114,9 @@ class Recipe:
                 raise ValueError("masks.source: CYBORGS needs masks, got 'none'")
             for name, images in (("batch_size", self.batch_size), ("micro_batch", self.micro_batch)):
                 if images % self.method.slice_size:
-                    raise ValueError(f"{name}: need a multiple of method.slice_size {self.method.slice_size}, got {images}")
+                    raise ValueError(
+                        f"{name}: need a multiple of method.slice_size {self.method.slice_size}, got {images}"
+                    )
 
     def steps_per_epoch(self, images: int) -> int:
         """Global batches in an epoch; the incomplete last one is dropped."""

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import torch
 from filelock import FileLock, Timeout
 from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy
+from lightning_fabric.strategies.ddp import DDPStrategy
 
 from cyborgs import distributed
 from cyborgs.data.images import Images
@@ -23,7 +23,6 @@ from cyborgs.data.scan import Scan, scan
 from cyborgs.engine import recipe_file
 from cyborgs.engine.build import build_method, build_source
 from cyborgs.engine.checkpoint import Checkpoints
-from cyborgs.files import write_bytes
 from cyborgs.engine.log import RunLog
 from cyborgs.engine.optim import build_optimizer, parameter_groups
 from cyborgs.engine.recipe import Recipe
@@ -31,6 +30,7 @@ from cyborgs.engine.schedule import learning_rate
 from cyborgs.engine.snapshots import Snapshots
 from cyborgs.engine.trainer import Callback, Trainer
 from cyborgs.errors import UserError
+from cyborgs.files import write_bytes
 from cyborgs.masks.generate import generate
 from cyborgs.masks.store import MaskStore, prune, set_current
 from cyborgs.methods.method import Method
@@ -141,7 +141,9 @@ def locked(out: Path, active: bool) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise UserError(f"{out}: another process is writing to this folder. Wait for it, or give another --out.") from None
+        raise UserError(
+            f"{out}: another process is writing to this folder. Wait for it, or give another --out."
+        ) from None
     try:
         yield
     finally:
@@ -193,7 +195,8 @@ def _pretrain(
     length = checkpoint.state["metrics_bytes"] if checkpoint else 0
     step = checkpoint.state["progress"]["step"] if checkpoint else 0
     with RunLog(out if fabric.is_global_zero else None, length=length, step=step, stream=stream) as log:
-        found: Scan = fabric.broadcast(scan_photos(data, recipe, log) if fabric.is_global_zero else None)
+        own = scan_photos(data, recipe, log) if fabric.is_global_zero else None
+        found = cast(Scan, fabric.broadcast(own))
         recipe = recipe.resolved(len(found.images))
         images = Images.from_scan(found)
         if fabric.is_global_zero:
@@ -229,7 +232,9 @@ def _agree(recipe: Recipe, images: Images, out: Path, resume: bool) -> None:
     """Write the run's recipe, or compare with the one it was begun with."""
     if not resume:
         write_bytes(out / "recipe.yaml", recipe_file.to_text(recipe).encode())
-        write_bytes(out / "photos.json", json.dumps({"photos": len(images), "fingerprint": images.fingerprint()}).encode())
+        write_bytes(
+            out / "photos.json", json.dumps({"photos": len(images), "fingerprint": images.fingerprint()}).encode()
+        )
         return
     changed = recipe_file.differences(recipe, recipe_file.load(out / "recipe.yaml"))
     if changed:

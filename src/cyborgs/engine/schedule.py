@@ -8,7 +8,7 @@ from cyborgs.engine.recipe import OptimizerConfig
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps_per_epoch: int, epochs: int, batch_size: int) -> float:
-    """The rate of one step (METHOD.md, "Schedule").
+    """The rate of one step (docs/method.md, "Schedule").
 
     The peak grows linearly with the global batch. Linear warm-up from ``warmup_start`` times the peak at step 0 to
     the peak; then a tenth from the first step of each milestone's epoch on, or a half cosine to 0 at the run's end.

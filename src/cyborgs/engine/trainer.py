@@ -19,8 +19,8 @@ from torch.optim import Optimizer
 
 from cyborgs import distributed
 from cyborgs.engine.checkpoint import Checkpoint, Checkpoints, load_networks
-from cyborgs.errors import UserError
 from cyborgs.engine.log import RunLog, Speed, duration
+from cyborgs.errors import UserError
 from cyborgs.seeds import derive
 from cyborgs.structures import EpochPlan, StepSeed, StepWork
 
@@ -206,7 +206,9 @@ class Trainer:
             if not self.refreshers[name](self.progress.cycle, report, self._stop.is_set):
                 self._leave()
             self.trainable.train()
-            self.log.write({"step": self.progress.step, "epoch": plan.epoch, "refresh": name, "cycle": self.progress.cycle})
+            self.log.write(
+                {"step": self.progress.step, "epoch": plan.epoch, "refresh": name, "cycle": self.progress.cycle}
+            )
             self.log.say(f"epoch {plan.epoch}/{self.epochs} | {name} made anew (cycle {self.progress.cycle})")
         self.progress.refreshed = plan.epoch
         if plan.refresh:
@@ -238,9 +240,7 @@ class Trainer:
                 self.save()
         self.log.say(self._line(plan, last, rate, speed))
 
-    def _step(
-        self, plan: EpochPlan, step: int, micro_batches: Sequence[MicroBatch], rate: float
-    ) -> dict[str, Tensor]:
+    def _step(self, plan: EpochPlan, step: int, micro_batches: Sequence[MicroBatch], rate: float) -> dict[str, Tensor]:
         """Gradients of the global batch, one optimiser step; the losses and metrics, still on the device."""
         for group in self._optimizer.param_groups:
             group["lr"] = rate

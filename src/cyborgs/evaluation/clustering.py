@@ -1,4 +1,4 @@
-"""One spherical k-means over the pixels of many photos, and its quality against truth (PROTOCOLS (h))."""
+"""One spherical k-means over the pixels of many photos, and its quality against truth (docs/method.md, "Measures of masks")."""
 
 from __future__ import annotations
 

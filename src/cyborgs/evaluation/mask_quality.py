@@ -13,7 +13,7 @@ from cyborgs.evaluation.metrics.segmentation import Regions, best_overlap
 
 @dataclass(frozen=True)
 class OverlapScore:
-    """Best overlap of a set of photos (PROTOCOLS (h)'s ABO per photo, then the mean over photos)."""
+    """Best overlap of a set of photos (ABO per photo, then the mean over photos)."""
 
     mean: float
     """NaN where no photo holds an object."""

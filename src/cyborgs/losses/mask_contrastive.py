@@ -102,7 +102,7 @@ def mask_contrastive_terms(
             dim=1,
         )
         everything = distributed.all_gather(local)
-        view1, view2 = everything.split(shape[1], dim=1)
+        view1, view2 = everything[:, : shape[1]], everything[:, shape[1] :]
         first = distributed.rank() * shape[0]
         ce1, weight1 = _direction(pred1.to(dtype), view2, view1, ids1, ids2, valid1, valid2, first, temperature)
         ce2, weight2 = _direction(pred2.to(dtype), view1, view2, ids2, ids1, valid2, valid1, first, temperature)

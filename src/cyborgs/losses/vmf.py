@@ -12,6 +12,9 @@ from torch import Tensor
 from cyborgs.ops.normalise import at_least_float32, no_autocast, unit_rows
 from cyborgs.structures import ViewGeometry
 
+EDGE = 1e-6
+"""Points this near to the edge of a cell, in cells, lie on it."""
+
 
 def vmf_distance(y: Tensor, assignment: Tensor, prototypes: Tensor, *, kappa: float = 10.0) -> Tensor:
     """Eq. 4: d(mu_a, y) = -log softmax_c(kappa mu_c . y)[a].
@@ -146,8 +149,9 @@ def _tensors(geometry: ViewGeometry | Sequence[ViewGeometry], b: int, device: to
 
 def _nearest(assign: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """``assign`` (B, h, w) at rows (B, p) x columns (B, q), each read from the cell in which it lies -> (B, p, q)."""
-    i = rows.floor().long().clamp(0, assign.shape[1] - 1)
-    j = columns.floor().long().clamp(0, assign.shape[2] - 1)
+    # A point on the edge of two cells belongs to the later one, however its position was rounded.
+    i = (rows + EDGE).floor().long().clamp(0, assign.shape[1] - 1)
+    j = (columns + EDGE).floor().long().clamp(0, assign.shape[2] - 1)
     image = torch.arange(len(assign), device=assign.device)
     return assign[image[:, None, None], i[:, :, None], j[:, None, :]]
 

@@ -131,16 +131,19 @@ class CyborgsConfig(MethodConfig):
 
     def resolved(self, steps_per_epoch: int) -> CyborgsConfig:
         """W, N and M in epochs, whatever unit they were given in."""
-        changes = {
-            epochs: epochs_from_steps(steps, steps_per_epoch)
-            for epochs, steps in (
-                ("warmup_epochs", self.warmup_steps),
-                ("refresh_every", self.refresh_steps),
-                ("cluster_every", self.cluster_steps),
-            )
-            if steps is not None
-        }
-        return replace(self, warmup_steps=None, refresh_steps=None, cluster_steps=None, **changes)
+
+        def epochs(steps: int | None, otherwise: int) -> int:
+            return otherwise if steps is None else epochs_from_steps(steps, steps_per_epoch)
+
+        return replace(
+            self,
+            warmup_epochs=epochs(self.warmup_steps, self.warmup_epochs),
+            refresh_every=epochs(self.refresh_steps, self.refresh_every),
+            cluster_every=epochs(self.cluster_steps, self.cluster_every),
+            warmup_steps=None,
+            refresh_steps=None,
+            cluster_steps=None,
+        )
 
     def plan(self, epoch: int) -> EpochPlan:
         """Section 3.4: warm-up, bootstrapping at epoch W and at multiples of N beyond it, loss 2 every M epochs."""

@@ -109,7 +109,8 @@ class Cyborgs(Method):
             # The paper takes P from the online network on view 1, and P' from the target on view 2.
             first = online if self.config.prototypes == "paper" else target
             sources = [
-                concatenate_at([m[layer] for layer in self.clustered], side, side).detach() for m in (first[0], target[1])
+                concatenate_at([m[layer] for layer in self.clustered], side, side).detach()
+                for m in (first[0], target[1])
             ]
         size = self.config.slice_size
         totals, intra, inter = [], [], []
@@ -121,9 +122,12 @@ class Cyborgs(Method):
             terms = vmf_cluster_loss(
                 maps[0][part],
                 maps[1][part],
-                *assignments,
-                *prototypes,
-                *(_geometry(view, part) for view in batch.views),
+                assignments[0],
+                assignments[1],
+                prototypes[0],
+                prototypes[1],
+                _geometry(batch.views[0], part),
+                _geometry(batch.views[1], part),
                 kappa=self.config.kappa,
                 alignment=self.config.alignment,
                 distance=self.config.distance,

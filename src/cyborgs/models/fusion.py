@@ -11,7 +11,7 @@ from cyborgs.ops.resample import pooling_matrix, resample
 
 
 def fuse(maps: Sequence[Tensor], grid: int) -> Tensor:
-    """METHOD.md's fusion: (B, C_i, h_i, w_i) -> (B, sum C_i, grid, grid), without normalisation of a layer.
+    """The fusion of maps: (B, C_i, h_i, w_i) -> (B, sum C_i, grid, grid), without normalisation of a layer.
 
     Finer maps are averaged over areas, coarser ones enlarged bilinearly.
     """

@@ -35,7 +35,7 @@ def update_target(online: nn.Module, target: nn.Module, m: float) -> None:
 
 
 def momentum_at(progress: float, base: float, schedule: Literal["constant", "cosine"] = "constant") -> float:
-    """m at a share of the run: ``base`` throughout (METHOD.md), or BYOL's 1 - (1 - base) (cos(pi p) + 1) / 2.
+    """m at a share of the run: ``base`` throughout (docs/method.md), or BYOL's 1 - (1 - base) (cos(pi p) + 1) / 2.
 
     Args:
         progress: share of the run done, 0..1.

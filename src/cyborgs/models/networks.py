@@ -201,7 +201,7 @@ def _several_stages(name: str, maps: dict[str, Map]) -> bool:
 
 
 def last_block(network: nn.Module, maps: dict[str, Map], stage: str) -> str:
-    """Name of the block that clustering uses, of the stage at stride 8: METHOD.md, "Stage names".
+    """Name of the block that clustering uses, of the stage at stride 8 (docs/method.md, "Names").
 
     The last block; but in ResNet-50 and its kin with four bottleneck blocks in ``layer2`` it is ``layer2.2``,
     since the paper's res2.b2 counts blocks from 0 and its Table 2d calls that one best.

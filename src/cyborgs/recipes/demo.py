@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from cyborgs.engine.recipe import Recipe
 from cyborgs.masks.config import MaskConfig
-from cyborgs.recipes.small import small
+from cyborgs.recipes.small import small, small_method
 from cyborgs.views.config import ViewSpec
 
 
@@ -15,9 +15,7 @@ def demo() -> Recipe:
     Hardware: 2 CPU cores. Time: about 5 minutes. Result: in the report, whatever it honestly is.
     """
     base = small()
-    method = replace(
-        base.method, warmup_steps=24, refresh_steps=60, cluster_steps=24, clusters=(2, 16), hidden=1024
-    )
+    method = replace(small_method(), warmup_steps=24, refresh_steps=60, cluster_steps=24, clusters=(2, 16), hidden=1024)
     return replace(
         base,
         name="demo",

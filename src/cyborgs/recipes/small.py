@@ -9,6 +9,19 @@ from cyborgs.models.config import BackboneConfig
 from cyborgs.views.config import ViewSpec
 
 
+def small_method() -> CyborgsConfig:
+    """W, N and M in steps, since an epoch of few photos is short; few clusters, so that regions are not slivers."""
+    return CyborgsConfig(
+        warmup_steps=84,
+        refresh_steps=250,
+        cluster_steps=84,
+        clusters=(2, 24),
+        hidden=2048,
+        momentum=0.99,
+        linked_start=True,
+    )
+
+
 def small() -> Recipe:
     """ResNet-18 at 128 pixels, 100 epochs; warm-up, refresh and loss 2 counted in steps, coarser masks than the paper's.
 
@@ -17,15 +30,7 @@ def small() -> Recipe:
     """
     return Recipe(
         name="small",
-        method=CyborgsConfig(
-            warmup_steps=84,
-            refresh_steps=250,
-            cluster_steps=84,
-            clusters=(2, 24),
-            hidden=2048,
-            momentum=0.99,
-            linked_start=True,
-        ),
+        method=small_method(),
         backbone=BackboneConfig(name="resnet18"),
         views=ViewSpec(size=128, grid=8),
         masks=MaskConfig(source="bootstrap", short_side=320),

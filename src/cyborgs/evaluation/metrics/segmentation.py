@@ -1,4 +1,4 @@
-"""Measures of label maps against truth (PROTOCOLS (h)): Hungarian and plain mIoU, best overlap."""
+"""Measures of label maps against truth (docs/method.md, "Measures of masks"): Hungarian and plain mIoU, best overlap."""
 
 from __future__ import annotations
 
