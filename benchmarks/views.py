@@ -33,7 +33,7 @@ from cyborgs.views.pair import make_views
 
 Pixels = np.ndarray
 SPEC = ViewSpec()
-LUMA_MAP = (60, 80)
+MAP_SIZE = (60, 80)
 
 
 def photos(count: int) -> list[Pixels]:
@@ -129,7 +129,7 @@ def label_maps() -> list[Pixels]:
     """Blobs of 30 labels, as clusters of features are."""
     rng = np.random.default_rng(0)
     coarse = [rng.integers(0, 30, (12, 16), dtype=np.uint8) for _ in range(8)]
-    return [cv2.resize(c, LUMA_MAP[::-1], interpolation=cv2.INTER_NEAREST) for c in coarse]
+    return [cv2.resize(c, MAP_SIZE[::-1], interpolation=cv2.INTER_NEAREST) for c in coarse]
 
 
 MAPS = label_maps()
