@@ -44,14 +44,14 @@ def pictures(count: int, folder: Path | None) -> list[np.ndarray]:
     return [np.clip(image / 3 * 255, 0, 255).astype(np.uint8) for image in mixed]
 
 
-def time_of(work: Callable[[], object], device: str) -> float:
+def time_of(work: Callable[[], object], device: str, clock: Callable[[], float]) -> float:
     if device == "cuda":
         torch.cuda.synchronize()
-    start = time.perf_counter()
+    start = clock()
     work()
     if device == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def peak(device: str) -> float:
@@ -63,12 +63,13 @@ def peak(device: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--clusters", type=int, default=129)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--photos", type=Path)
+    parser.add_argument("--cpu-time", action="store_true", help="measure this process's CPU time: on a busy machine")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -80,7 +81,7 @@ def main() -> None:
         for part in whole.split(2):  # statistics of BatchNorm, so that features are not those of a blank network
             backbone(backbone.normalise(part))
     backbone.eval()
-    ready = [backbone.normalise(part) for part in whole.split(max(1, CALL_PIXELS // (HEIGHT * WIDTH)))]
+    ready = [backbone.normalise(part) for part in whole.split(max(1, CALL_PIXELS[args.device] // (HEIGHT * WIDTH)))]
 
     def bare() -> None:
         with torch.no_grad():
@@ -100,7 +101,8 @@ def main() -> None:
             torch.cuda.reset_peak_memory_stats()
         work()
         memory[name] = peak(args.device)
-    times = [(time_of(bare, args.device), time_of(group, args.device)) for _ in range(args.rounds)]
+    clock = time.process_time if args.cpu_time else time.perf_counter
+    times = [(time_of(bare, args.device, clock), time_of(group, args.device, clock)) for _ in range(args.rounds)]
     ratio = statistics.median(full / alone for alone, full in times)
     alone, full = (statistics.median(column) for column in zip(*times, strict=True))
     print(

@@ -65,7 +65,7 @@ def test_map_has_the_size_of_the_feature_map():
 @pytest.mark.parametrize("call_pixels", [1, 2 * 64 * 48, 10**9])
 def test_order_survives_mixed_sizes_and_small_calls(monkeypatch: pytest.MonkeyPatch, call_pixels: int):
     """Pictures of one colour each: every map must carry the cluster of its own colour."""
-    monkeypatch.setattr(bootstrap, "CALL_PIXELS", call_pixels)
+    monkeypatch.setitem(bootstrap.CALL_PIXELS, "cpu", call_pixels)
     paint = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
     names = ["red", "blue", "green", "green", "red", "blue", "red"]
     sizes = [(64, 48), (40, 72), (64, 48), (40, 72), (40, 72), (64, 48), (64, 48)]

@@ -66,9 +66,8 @@ def random_photometry(rng: np.random.Generator, crop: Crop) -> Photometry:
 def apply_photometry(image: Pixels, how: Photometry) -> Pixels:
     """Change the colours of a uint8 (S, S, 3) view: jitters in their order, grey, blur, solarise; a new array.
 
-    Each step is torchvision's of the same name (its uint8 results are cut off, ours are rounded): each within 1
-    level. Steps that cannot leave 0..255 are
-    not rounded by themselves but become one with what follows.
+    Each step is torchvision's of the same name within 1 level: its uint8 results are cut off, ours are rounded. Steps
+    that cannot leave 0..255 are not rounded by themselves but become one with what follows.
     """
     colours = _Colours(image)
     for step in how.order:
