@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import struct
+import tarfile
 import time
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import simplejpeg
-from PIL import Image
+from PIL import Image, ImageOps
 
 from cyborgs.data.decode import BACKGROUND, UnreadableImage, decode
 
@@ -331,3 +334,23 @@ def test_the_error_survives_pickling_and_printing() -> None:
     assert (again.name, again.reason) == (error.name, error.reason)
     assert str(again) == "f\\udcff\u00e9.jpg: the file is empty."
     str(again).encode("utf-8")
+
+
+def test_real_photos_as_pillow_shows_them() -> None:
+    """Every 40th photo of two data sets; skipped without them."""
+    folder = os.environ.get("CYBORGS_TEST_DATA")
+    if not folder:
+        pytest.skip("CYBORGS_TEST_DATA names no folder with the photos' .tar files")
+    seen = 0
+    for name in ("bsds500", "coco_subset"):
+        with tarfile.open(Path(folder) / f"{name}.tar") as tar:
+            members = [m for m in tar.getmembers() if m.name.endswith(".jpg")]
+            for member in members[::40]:
+                file = tar.extractfile(member)
+                assert file is not None
+                data = file.read()
+                expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+                np.testing.assert_array_equal(decode(data, member.name), np.array(expected))
+                refused(data[:-200])
+                seen += 1
+    assert seen > 20

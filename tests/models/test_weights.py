@@ -78,7 +78,7 @@ def test_a_failed_write_leaves_the_old_file(model: Backbone, tmp_path, monkeypat
     def fail(descriptor: int) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("cyborgs.models.weights.os.fsync", fail)
+    monkeypatch.setattr("cyborgs.files.os.fsync", fail)
     with pytest.raises(OSError, match="disk full"):
         save_backbone(model, path, {})
     assert path.read_bytes() == b"old"

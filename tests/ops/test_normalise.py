@@ -27,3 +27,9 @@ def test_precision() -> None:
         assert (x @ x).dtype == torch.bfloat16
         with no_autocast(x):
             assert (x @ x).dtype == torch.float32
+
+
+def test_nan_stays_visible() -> None:
+    unit = unit_rows(torch.tensor([[float("nan"), 1.0], [3.0, 4.0]]))
+    assert unit[0].isnan().all()
+    assert unit[1].isfinite().all()

@@ -2,7 +2,7 @@
 
 A class is a material. Grass, gravel, brick, petals, print and stars are cut from photos that scikit-image and
 scikit-learn ship in their wheels; nothing is downloaded. The rest is computed. Each piece of material gets
-colours, scale, rotation and light of its own, so that colour alone does not tell the class.
+colours, scale, rotation and light of its own; a material leans to a hue, but colour alone does not tell the class.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ _PHOTOS: Final[dict[str, tuple[str, str, tuple[int, int, int, int] | None, float
     "stars": ("skimage", "data/hubble_deep_field.jpg", None, 0.7),
 }
 _GROUND: Final = ("grass", "gravel", "brick")  # materials that also cover the ground of a scene
+_HUE_SPREAD: Final = 0.1
 _NOTE: Final = "classes.json"
 
 
@@ -188,9 +189,11 @@ def _light(rng: np.random.Generator, height: int, width: int, strength: float) -
 def _piece(rng: np.random.Generator, name: str, height: int, width: int) -> Float:
     """Material ``name`` in colours of its own: float32 (H, W, 3), about 0..1."""
     grey = _photo_grey(rng, name, height, width) if name in _PHOTOS else _computed_grey(rng, name, height, width)
-    dark, bright = rng.uniform(0.1, 0.4), rng.uniform(0.55, 0.95)
-    hue = rng.random()
-    colours = [_colour(hue + rng.normal(0, 0.06), rng.uniform(0.0, 0.6), level) for level in (dark, bright)]
+    dark, bright = rng.uniform(0.1, 0.3), rng.uniform(0.65, 0.9)
+    # A material leans to a hue, as real ones do, but its pieces spread over a third of the circle; walls are pale.
+    hue = CLASSES.index(name) / len(CLASSES) + rng.normal(0, _HUE_SPREAD)
+    strength = (0.0, 0.2) if name == "background" else (0.15, 0.5)
+    colours = [_colour(hue + rng.normal(0, 0.05), rng.uniform(*strength), level) for level in (dark, bright)]
     if name not in _PHOTOS and rng.random() < 0.5:
         colours.reverse()
     share = np.clip(0.5 + grey * rng.uniform(0.25, 0.4), 0, 1)[..., None]

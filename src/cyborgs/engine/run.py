@@ -5,24 +5,24 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO, cast
 
 import torch
-from filelock import FileLock, Timeout
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 
 from cyborgs import distributed
+from cyborgs.data.decode import printable
 from cyborgs.data.images import Images
 from cyborgs.data.listing import list_images
 from cyborgs.data.scan import Scan, scan
 from cyborgs.engine import recipe_file
 from cyborgs.engine.build import build_method, build_source
 from cyborgs.engine.checkpoint import Checkpoints
+from cyborgs.engine.folder import agree, begin, locked, prepare_folder
 from cyborgs.engine.log import RunLog
 from cyborgs.engine.optim import build_optimizer, parameter_groups
 from cyborgs.engine.recipe import Recipe
@@ -30,7 +30,6 @@ from cyborgs.engine.schedule import learning_rate
 from cyborgs.engine.snapshots import Snapshots
 from cyborgs.engine.trainer import Callback, Trainer
 from cyborgs.errors import UserError
-from cyborgs.files import write_bytes
 from cyborgs.masks.generate import generate
 from cyborgs.masks.store import MaskStore, prune, set_current
 from cyborgs.methods.method import Method
@@ -89,7 +88,7 @@ def make_fabric(recipe: Recipe) -> Fabric:
 
 
 def scan_photos(data: Path, recipe: Recipe, log: RunLog) -> Scan:
-    """List and scan the photos; refuse a set that is empty, mostly unreadable or smaller than a batch.
+    """List and scan the photos; refuse a set that is mostly unreadable or smaller than a batch.
 
     Raises:
         UserError: says which it was, of which folder, and what to do.
@@ -97,11 +96,8 @@ def scan_photos(data: Path, recipe: Recipe, log: RunLog) -> Scan:
     listing = list_images(data)
     found = scan(listing, progress=lambda done, total: log.progress(f"reading photo {done} of {total}", done, total))
     images, skipped = len(found.images), len(found.skipped)
-    if images == 0:
-        first = f" The first: {found.skipped[0][0]}: {found.skipped[0][1]}." if skipped else ""
-        raise UserError(f"{data}: none of the {skipped} files can be read as a photo.{first}")
     if skipped > recipe.max_skipped * (images + skipped):
-        name, reason = found.skipped[0]
+        name, reason = printable(found.skipped[0][0]), found.skipped[0][1]
         raise UserError(
             f"{data}: {skipped} of {images + skipped} files cannot be read, more than max_skipped = "
             f"{recipe.max_skipped:.0%}. The first: {name}: {reason}. Remove them or raise --max-skipped."
@@ -112,42 +108,6 @@ def scan_photos(data: Path, recipe: Recipe, log: RunLog) -> Scan:
             "Add photos or lower --batch-size."
         )
     return found
-
-
-def prepare_folder(out: Path, resume: bool) -> None:
-    """Make the run's folder, or accept the one that is to be resumed.
-
-    Raises:
-        UserError: it exists and ``resume`` was not asked for, or there is nothing to resume.
-    """
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out}: is a file. Give a folder as --out.")
-    begun = (out / "recipe.yaml").exists()
-    if not resume and out.exists() and any(f.name != ".lock" for f in out.iterdir()):
-        advice = "Give --resume to go on with it, or another --out." if begun else "Give another --out."
-        raise UserError(f"{out}: exists and is not empty. {advice}")
-    if resume and not begun:
-        raise UserError(f"{out}: holds no run to resume (recipe.yaml is missing). Leave out --resume to start one.")
-    out.mkdir(parents=True, exist_ok=True)
-
-
-@contextmanager
-def locked(out: Path, active: bool) -> Iterator[None]:
-    """Hold the folder's lock while a run writes to it."""
-    if not active:
-        yield
-        return
-    lock = FileLock(out / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(
-            f"{out}: another process is writing to this folder. Wait for it, or give another --out."
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def pretrain(
@@ -200,7 +160,7 @@ def _pretrain(
         recipe = recipe.resolved(len(found.images))
         images = Images.from_scan(found)
         if fabric.is_global_zero:
-            _agree(recipe, images, out, resume)
+            (agree if resume else begin)(recipe, images, out)
             images.write_csv(out)
         if resume and checkpoint is None:
             log.say(f"{out}: no checkpoint yet, starting at step 0.")
@@ -226,28 +186,6 @@ def _pretrain(
             log.say(f"{len(found.skipped)} files were skipped; {out / 'skipped.csv'} says which and why.")
     distributed.barrier()
     return Run(out)
-
-
-def _agree(recipe: Recipe, images: Images, out: Path, resume: bool) -> None:
-    """Write the run's recipe, or compare with the one it was begun with."""
-    if not resume:
-        write_bytes(out / "recipe.yaml", recipe_file.to_text(recipe).encode())
-        write_bytes(
-            out / "photos.json", json.dumps({"photos": len(images), "fingerprint": images.fingerprint()}).encode()
-        )
-        return
-    changed = recipe_file.differences(recipe, recipe_file.load(out / "recipe.yaml"))
-    if changed:
-        raise UserError(
-            f"{out}: the run was begun with another recipe: {'; '.join(changed)}. "
-            "Leave these settings out to resume, or start a new run with another --out."
-        )
-    photos = json.loads((out / "photos.json").read_text())
-    if photos["fingerprint"] != images.fingerprint():
-        raise UserError(
-            f"{out}: the photos changed since the run was begun ({photos['photos']} then, {len(images)} now, or other "
-            "contents; compare images.csv). Restore them, or start a new run with another --out."
-        )
 
 
 def build_trainer(

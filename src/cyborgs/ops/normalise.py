@@ -10,16 +10,16 @@ SMALLEST_NORM = 1e-12
 
 
 def unit_rows(x: Tensor) -> Tensor:
-    """Divide vectors along the last axis by their length; a zero vector stays zero.
+    """Divide vectors along the last axis by their length; a zero vector stays zero, NaN stays NaN.
 
     ``x`` (..., D) floating -> (..., D), same dtype. Other than ``F.normalize``, whose gradient at zero is 1e12 in
     float32 and NaN in float16, a zero vector gets a gradient of exactly zero.
     """
     squares = x.square().sum(dim=-1, keepdim=True)
-    nonzero = squares > SMALLEST_NORM**2
+    zero = squares <= SMALLEST_NORM**2  # false for NaN, which must show, not pass for a zero
     # The inner where keeps sqrt away from zero, where its slope is infinite.
-    length = torch.where(nonzero, squares, torch.ones_like(squares)).sqrt()
-    return torch.where(nonzero, x / length, torch.zeros_like(x))
+    length = torch.where(zero, torch.ones_like(squares), squares).sqrt()
+    return torch.where(zero, torch.zeros_like(x), x / length)
 
 
 def at_least_float32(x: Tensor) -> Tensor:

@@ -111,35 +111,41 @@ class Batches:
             for m in range(0, share, self.micro_batch)
         ]
         work = _MicroBatches(self, epoch, self.open_masks if with_masks else None)
-        loader: DataLoader[Batch | _Failure] = DataLoader(
-            work,
-            batch_size=None,
-            sampler=starts,
-            num_workers=self.workers,
-            collate_fn=_as_it_is,
-            worker_init_fn=_start_worker,
-            pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator(),  # else the loader draws from the global one, and a resumed run would differ
-        )
         with warnings.catch_warnings():
-            # Python 3.12 warns of every fork of a process with threads; the workers use none of torch's.
+            # More workers than cores are the user's choice. Python 3.12 warns of every fork of a process with threads;
+            # the workers use none of them.
+            warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
             warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork", category=DeprecationWarning)
+            loader: DataLoader[Batch | _Failure] = DataLoader(
+                work,
+                batch_size=None,
+                sampler=starts,
+                num_workers=self.workers,
+                collate_fn=_as_it_is,
+                worker_init_fn=_start_worker,
+                pin_memory=torch.cuda.is_available(),
+                generator=torch.Generator(),  # else it draws from the global one, and a resumed run would differ
+            )
             results = iter(loader)
         step: list[Batch] = []
-        for result in results:
-            if isinstance(result, _Failure):
-                raise result.error
-            step.append(result)
-            if len(step) == share // self.micro_batch:
-                yield step
-                step = []
+        try:
+            for result in results:
+                if isinstance(result, _Failure):
+                    raise result.error
+                step.append(result)
+                if len(step) == share // self.micro_batch:
+                    yield step
+                    step = []
+        finally:
+            del results  # ends the workers; an error's traceback would keep this frame, and them, alive
 
 
 class _Failure:
     """An error on its way from a worker: torch would rebuild it from a text, and lose what it was."""
 
     def __init__(self, error: Exception) -> None:
-        error.add_note(traceback.format_exc())
+        if get_worker_info() is not None:
+            error.add_note(traceback.format_exc())  # pickling drops the traceback
         self.error = error
 
 
