@@ -11,8 +11,9 @@ from cyborgs.engine.build import build_method
 from cyborgs.engine.optim import build_optimizer, parameter_groups
 from cyborgs.engine.schedule import learning_rate
 from cyborgs.methods.config import CyborgsConfig
+from cyborgs.models.config import BackboneConfig
 from cyborgs.recipes import RECIPES
-from cyborgs.structures import StepSeed
+from cyborgs.structures import EpochPlan, StepSeed
 from cyborgs.views.config import ViewSpec
 from tests.methods.contract import make_batch
 
@@ -38,6 +39,23 @@ def test_each_recipe_builds_and_steps(name: str) -> None:
         optimizer.zero_grad()
         method.after_step(0.5)
         assert not torch.equal(before, next(method.backbone.parameters()))
+
+
+def test_convnext_steps_too() -> None:
+    """Layers by their strides, clustered layer the last block at stride 8, head dropped."""
+    recipe = RECIPES["small"]()
+    recipe = replace(
+        recipe,
+        backbone=BackboneConfig(name="convnext_tiny"),
+        views=ViewSpec(64, 2),
+        method=replace(recipe.method, hidden=64),
+    )
+    method = build_method(recipe).train()
+    plan = EpochPlan(5, (), {"contrast": 1.0, "cluster": 0.1})
+    losses = method.training_step(make_batch(8, 64), plan, StepSeed(0, 5, 0)).losses
+    sum(losses.values()).backward()  # type: ignore[union-attr]
+    trained = {n for n, p in method.backbone.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
+    assert len(trained) > 0.9 * len(list(method.backbone.parameters()))
 
 
 def test_the_papers_settings() -> None:

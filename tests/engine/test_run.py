@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from cyborgs.engine.run import pretrain
 from cyborgs.engine.trainer import Callback, Stopped, Trainer
 from cyborgs.errors import UserError
 from cyborgs.masks.store import MaskStore
+from cyborgs.models.weights import load_backbone
 from tests.conftest import make_photos, tiny_byol, tiny_recipe
 
 
@@ -242,9 +245,6 @@ def test_the_result_loads(uninterrupted: tuple[Path, Path]) -> None:
 
 
 def test_ctrl_c_writes_a_checkpoint(photos: Path, tmp_path: Path) -> None:
-    import os
-    import signal
-
     class Interrupt(Callback):
         def on_step(self, trainer: Trainer) -> None:
             if trainer.progress.step == 2:
@@ -263,3 +263,62 @@ def test_a_loss_that_is_not_finite_is_named(photos: Path, tmp_path: Path) -> Non
 
     with pytest.raises(UserError, match=r"loss is nan at step 2"):
         run(tiny_byol(), photos, tmp_path / "run", callbacks=(Poison(),))
+
+
+def test_init_starts_from_given_weights(uninterrupted: tuple[Path, Path], tmp_path: Path) -> None:
+    photos, whole = uninterrupted
+    recipe = tiny_byol(epochs=1, snapshots=(0,))
+    backbone = replace(recipe.backbone, init=str(whole / "backbone.safetensors"))
+    run(replace(recipe, backbone=backbone), photos, tmp_path / "run")
+    given = load_backbone(whole).weights()
+    start = load_backbone(tmp_path / "run" / "snapshots" / "epoch-0000.safetensors").weights()
+    assert given.keys() == start.keys()
+    assert all(torch.equal(given[name], start[name]) for name in given)
+
+
+def test_own_mean_and_std_reach_the_result(photos: Path, tmp_path: Path) -> None:
+    recipe = tiny_byol(epochs=1)
+    backbone = replace(recipe.backbone, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    run(replace(recipe, backbone=backbone), photos, tmp_path / "run")
+    config = load_backbone(tmp_path / "run").config
+    assert (config.mean, config.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+
+
+def test_snapshots_at_stated_epochs(photos: Path, tmp_path: Path) -> None:
+    run(tiny_byol(epochs=3, snapshots=(1, 3)), photos, tmp_path / "run")
+    names = [p.name for p in sorted((tmp_path / "run" / "snapshots").iterdir())]
+    assert names == ["epoch-0001.safetensors", "epoch-0003.safetensors"]
+    last = load_backbone(tmp_path / "run" / "snapshots" / names[1]).weights()
+    result = load_backbone(tmp_path / "run").weights()
+    assert all(torch.equal(last[name], result[name]) for name in result)
+
+
+def test_kept_generations_are_pruned(photos: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe()
+    run(replace(recipe, masks=replace(recipe.masks, keep_generations=1)), photos, tmp_path / "run")
+    assert MaskStore(tmp_path / "run").generations() == [2]
+
+
+def test_area_interpolation_gives_another_run(photos: Path, tmp_path: Path) -> None:
+    recipe = tiny_byol(epochs=1)
+    for name in ("linear", "area"):
+        views = replace(recipe.views, interpolation=name)
+        run(replace(recipe, views=views), photos, tmp_path / name)
+    first, second = (results(tmp_path / name)["metrics"] for name in ("linear", "area"))
+    assert first != second
+
+
+def test_odd_names_and_links_are_read_or_listed(tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos")
+    (photos / "photo00.png").rename(photos / "фото 写真 ☂.png")
+    (photos / "photo01.png").rename(photos / os.fsdecode(b"bytes-\xff\xfe.png"))
+    (photos / "nowhere.jpg").symlink_to(tmp_path / "missing.jpg")
+    (photos / "circle").symlink_to(photos)
+    said = run(tiny_byol(epochs=1, max_skipped=0.5), photos, tmp_path / "run")
+    assert "22 photos, 2 skipped" in said
+    listed = (tmp_path / "run" / "images.csv").read_text(encoding="utf-8", errors="surrogateescape")
+    assert "фото 写真 ☂.png" in listed
+    assert os.fsdecode(b"bytes-\xff\xfe.png") in listed
+    skipped = (tmp_path / "run" / "skipped.csv").read_text()
+    assert "nowhere.jpg" in skipped
+    assert "circle" in skipped

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -131,26 +132,19 @@ def test_threads_change_nothing(tmp_path: Path):
 
 
 def test_two_processes_equal_one(tmp_path: Path):
-    command = [sys.executable, "-m", "tests.masks.two_processes"]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            [*command, str(rank), str(tmp_path)],
-            cwd=HOME,
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    try:
-        printed = [process.communicate(timeout=60) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [p.returncode for p in processes] == [0, 0], printed
-    first, second = (dict(line.split(" ", 1) for line in out.splitlines()) for out, _ in printed)
+    command = [sys.executable, "-m", "tests.masks.two_processes", str(tmp_path)]
+    # A session of its own, so that a time-out ends both processes.
+    with subprocess.Popen(
+        command, cwd=HOME, env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True
+    ) as process:
+        try:
+            assert process.wait(timeout=60) == 0
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    first, second = (
+        dict(line.split(" ", 1) for line in (tmp_path / f"saw{rank}").read_text().splitlines()) for rank in (0, 1)
+    )
     assert (first["plain"], second["plain"], first["alone"]) == ("True", "True", "True")
     assert first["progress"] == second["progress"] == "[(0, 5), (2, 5), (4, 5), (5, 5)]"
     assert (first["stop"], second["stop"]) == ("False", "False")

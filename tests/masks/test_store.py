@@ -3,48 +3,17 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import pickle
-import signal
-import subprocess
-import sys
-import tarfile
-import threading
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
 from cyborgs.data.store import StoreError
 from cyborgs.masks.store import GenerationWriter, MaskStore, prune, set_current
 from cyborgs.structures import LabelMap
-
-LIMIT = 4915
-
-
-def picture(index: int, generation: int) -> np.ndarray:
-    """A map that says whose it is."""
-    labels = np.full((3 + index % 4, 5), generation, np.uint8)
-    labels[0, 0] = index
-    return labels
-
-
-def write(path: Path, generation: int, count: int = 12, ranks: int = 1, void: int | None = None) -> None:
-    writers = [GenerationWriter(path, generation, count, rank, {"photos": "abc"}) for rank in range(ranks)]
-    # Out of order, as groups are.
-    for place, index in enumerate(np.random.default_rng(generation).permutation(count).tolist()):
-        writers[place % ranks].write(index, LabelMap(picture(index, generation), void))
-    for writer in writers:
-        writer.close()
-    writers[0].publish()
-
-
-def check(store: MaskStore, generation: int, count: int = 12) -> None:
-    assert (store.generation, len(store)) == (generation, count)
-    for index, labels in enumerate(store):  # type: ignore[arg-type, var-annotated]
-        assert np.array_equal(labels, picture(index, generation))
+from tests.masks.generations import check, picture, write
 
 
 def test_round_trip(tmp_path: Path):
@@ -203,120 +172,6 @@ def test_what_is_not_published(tmp_path: Path):
         GenerationWriter(tmp_path, 1, 0)
 
 
-@pytest.mark.parametrize("where", ["merge", "manifest", "rename", "switch"])
-def test_death_while_publishing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str):
-    """Whatever step is the last one that happened, readers see a whole generation and the next writer goes on."""
-    write(tmp_path, 0)
-
-    class Death(BaseException):
-        pass
-
-    def die(*_: object) -> None:
-        raise Death
-
-    with monkeypatch.context() as patch:
-        if where == "merge":
-            patch.setattr("cyborgs.masks.store.RecordStore.read_stored", die)
-        elif where == "manifest":
-            patch.setattr("cyborgs.masks.store.write_atomically", die)
-        elif where == "rename":
-            patch.setattr(Path, "rename", die)
-        else:
-            patch.setattr("cyborgs.masks.store.switch", die)
-        with pytest.raises(Death):
-            write(tmp_path, 1)
-    check(MaskStore(tmp_path), 0)
-    assert MaskStore(tmp_path).generations() == [0]
-    with pytest.raises(StoreError, match="no complete generation 1 "):
-        MaskStore(tmp_path, 1)
-    write(tmp_path, 1, count=7)
-    check(MaskStore(tmp_path), 1, count=7)
-    assert len(list((tmp_path / "masks").iterdir())) == 3
-
-
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.9, 0.999])
-def test_truncated(tmp_path: Path, share: float):
-    write(tmp_path, 0)
-    file = tmp_path / "masks" / "generation-0000" / "maps.bin"
-    os.truncate(file, int(file.stat().st_size * share))
-    with pytest.raises(StoreError, match=r"generation-0000/maps\.bin: is (cut short|empty)"):
-        MaskStore(tmp_path)
-
-
-def test_truncated_while_open(tmp_path: Path):
-    write(tmp_path, 0)
-    store = MaskStore(tmp_path)
-    os.truncate(tmp_path / "masks" / "generation-0000" / "maps.bin", 60)
-    with pytest.raises(StoreError, match=r"maps\.bin: is damaged: the checksum of record 11"):
-        store[11]
-
-
-@pytest.mark.parametrize("text", ["", "{", "[1]", '{"generation": "one"}', '{"generation": -1}', "{}"])
-def test_damaged_small_files(tmp_path: Path, text: str):
-    write(tmp_path, 0)
-    for name in ("generation-0000/manifest.json", "current.json"):
-        (tmp_path / "masks" / name).write_text(text)
-        with pytest.raises(StoreError):
-            MaskStore(tmp_path)
-
-
-KILLED = """
-import sys
-import numpy as np
-from cyborgs.masks.store import GenerationWriter
-from cyborgs.structures import LabelMap
-writer = GenerationWriter(sys.argv[1], 1, 10**6)
-for index in range(10**6):
-    writer.write(index, LabelMap(np.full((60, 80), 1, np.uint8)))
-    if index == 3000:
-        print("half", flush=True)
-"""
-
-
-def test_killed_while_writing(tmp_path: Path):
-    write(tmp_path, 0)
-    with subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"half\n"
-        process.send_signal(signal.SIGKILL)
-    assert (tmp_path / "masks" / "generation-0001.partial").is_dir()
-    check(MaskStore(tmp_path), 0)
-    write(tmp_path, 1)
-    check(MaskStore(tmp_path), 1)
-    assert len(list((tmp_path / "masks").iterdir())) == 3
-
-
-def test_reader_beside_a_writer_sees_whole_generations(tmp_path: Path):
-    """Switches, prunings and readings interleaved for many rounds."""
-    write(tmp_path, 0)
-    seen: list[int] = []
-    failures: list[BaseException] = []
-    done = threading.Event()
-
-    def read() -> None:
-        try:
-            while not done.is_set():
-                store = MaskStore(tmp_path)
-                seen.append(store.generation)
-                check(store, store.generation)
-        except BaseException as error:
-            failures.append(error)
-
-    readers = [threading.Thread(target=read) for _ in range(2)]
-    for reader in readers:
-        reader.start()
-    try:
-        for generation in range(1, 40):
-            write(tmp_path, generation)
-            prune(tmp_path, 1)
-    finally:
-        done.set()
-        for reader in readers:
-            reader.join()
-    assert failures == []
-    assert len(set(seen)) > 3
-
-
 def read_some(store: MaskStore, seed: int) -> bool:
     order = np.random.default_rng(seed).integers(0, 12, 300).tolist()
     return all(np.array_equal(store[i], picture(i, store.generation)) for i in order)
@@ -336,52 +191,3 @@ def test_pickled_store_is_small_and_keeps_its_generation(tmp_path: Path):
     write(tmp_path, 1, count=200)
     assert len(copied) < 1000
     check(pickle.loads(copied), 0, count=200)
-
-
-def stored_size(path: Path) -> int:
-    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
-
-
-def test_bytes_an_image_of_regions_like_those_of_photos(tmp_path: Path):
-    """60 x 80 cells, 129 clusters shared by 16 images: smooth regions with ragged edges."""
-    draw = np.random.default_rng(0)
-    writer = GenerationWriter(tmp_path, 0, 16)
-    for index in range(16):
-        coarse = draw.standard_normal((15, 20, 129), np.float32)
-        smooth = np.stack([cv2.resize(np.ascontiguousarray(coarse[..., c]), (80, 60)) for c in range(129)], -1)
-        labels = (smooth + 0.2 * draw.standard_normal(smooth.shape, np.float32)).argmax(-1)
-        writer.write(index, LabelMap(labels.astype(np.uint8)))
-    writer.publish()
-    assert len(np.unique(MaskStore(tmp_path)[0])) > 50
-    assert 500 < stored_size(tmp_path) / 16 <= LIMIT
-
-
-def test_bytes_an_image_of_real_photos(tmp_path: Path):
-    """Random weights: the features are rougher than trained ones."""
-    folder = os.environ.get("CYBORGS_TEST_DATA")
-    if not folder or not (Path(folder) / "osie.tar").exists():
-        pytest.skip("CYBORGS_TEST_DATA names no folder with osie.tar")
-    import torch
-
-    from cyborgs.masks.bootstrap import Bootstrap
-    from cyborgs.models.backbone import Backbone
-    from cyborgs.models.config import BackboneConfig
-
-    images = []
-    with tarfile.open(Path(folder) / "osie.tar") as archive:
-        for member in archive:
-            if member.name.endswith(".jpg") and (file := archive.extractfile(member)) is not None:
-                image = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_COLOR_RGB)
-                images.append(cv2.resize(image, (640, 480), interpolation=cv2.INTER_AREA))
-            if len(images) == 4:
-                break
-    torch.manual_seed(0)
-    backbone = Backbone(BackboneConfig(name="resnet18"), ["layer2.1"])
-    backbone.eval()
-    source = Bootstrap(lambda x: backbone(backbone.normalise(x))["layer2.1"], clusters=(129, 129), iterations=10)
-    writer = GenerationWriter(tmp_path, 0, len(images))
-    for index, label_map in enumerate(source.label(images, 0, 0, 0)):
-        assert label_map.labels.shape == (60, 80)
-        writer.write(index, label_map)
-    writer.publish()
-    assert stored_size(tmp_path) / len(images) <= LIMIT

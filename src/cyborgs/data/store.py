@@ -30,6 +30,7 @@ import numpy as np
 import xxhash
 
 from cyborgs.errors import UserError
+from cyborgs.files import sync_folder
 
 VERSION: Final = 1
 _MAGIC: Final = b"CYBRECRD"
@@ -54,26 +55,6 @@ class StoreError(UserError):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.what}"
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut: fsync of the folder itself."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a small file as a whole: whoever opens it sees the old bytes or the new ones."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    sync_folder(path.parent)
 
 
 class RecordWriter:
@@ -181,8 +162,7 @@ class RecordStore:
         size = os.fstat(descriptor).st_size
         header = _pread(descriptor, min(_HEADER_SIZE, size), 0)
         if size < _HEADER_SIZE:
-            what = "is empty" if size == 0 else f"is cut short: {size} bytes are less than a header"
-            raise StoreError(self.path, what)
+            raise StoreError(self.path, f"is cut short: its {size} bytes are less than a header")
         magic, version, _ = _HEADER.unpack(header[: _HEADER.size])
         if magic != _MAGIC:
             raise StoreError(self.path, "is no record store (its first bytes are others)")

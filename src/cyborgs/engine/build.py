@@ -73,4 +73,5 @@ def build_source(recipe: Recipe, method: Method, device: torch.device) -> MaskSo
         group_size=masks.group_size,
         short_side=masks.short_side,
         iterations=method.config.kmeans_iterations,
+        device=device,
     )

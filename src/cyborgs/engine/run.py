@@ -180,6 +180,8 @@ def _pretrain(
         log.say(f"{len(images)} photos, {len(found.skipped)} skipped; {trainer.steps_per_epoch} steps an epoch.")
         trainer.fit()
         if fabric.is_global_zero:
+            if recipe.masks.keep_generations and trainer.progress.cycle:
+                prune(out / "masks", recipe.masks.keep_generations)
             save_backbone(method.backbone, out / RESULT, recipe_file.for_result(recipe))
         log.say(f"{out / RESULT} is written.")
         if found.skipped:
@@ -231,9 +233,14 @@ def build_trainer(
     def refresh_masks(cycle: int, progress: Any, stopped: Any) -> bool:
         if source is None or (recipe.masks.source != "bootstrap" and cycle > 0):
             return True  # fixed masks are made once
+        keep = recipe.masks.keep_generations
+        if keep and fabric.is_global_zero:
+            # Before, not after: the last checkpoint still needs the generation that is current now.
+            prune(out / "masks", keep)
+        distributed.barrier()
         method.eval()
         manifest = {"source": recipe_file.to_dict(recipe)["masks"], "photos": images.fingerprint()}
-        finished = generate(
+        return generate(
             source,
             images,
             out / "masks",
@@ -244,9 +251,6 @@ def build_trainer(
             progress=progress,
             stopped=stopped,
         )
-        if finished and recipe.masks.keep_generations and fabric.is_global_zero:
-            prune(out / "masks", recipe.masks.keep_generations)
-        return finished
 
     steps_per_epoch = recipe.steps_per_epoch(len(images))
     groups = parameter_groups(method, recipe.optimizer.weight_decay)

@@ -12,7 +12,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from cyborgs.data.store import StoreError, write_atomically
+from cyborgs.data.store import StoreError
+from cyborgs.files import write_bytes
 
 _SIZE: Final = struct.Struct("<HH")
 _NAME: Final = re.compile(r"generation-(\d{4,})")
@@ -51,7 +52,7 @@ def remove_leftovers(folder: Path, current: int | None) -> None:
 
 def switch(folder: Path, generation: int) -> None:
     """Make a generation the current one, in one piece."""
-    write_atomically(folder / "current.json", as_json({"generation": generation}))
+    write_bytes(folder / "current.json", as_json({"generation": generation}))
 
 
 def current_of(folder: Path) -> int | None:

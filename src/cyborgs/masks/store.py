@@ -25,7 +25,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from cyborgs.data.store import RecordStore, RecordWriter, StoreError, sync_folder, write_atomically
+from cyborgs.data.store import RecordStore, RecordWriter, StoreError
+from cyborgs.files import sync_folder, write_bytes
 from cyborgs.masks.layout import (
     as_json,
     complete,
@@ -200,7 +201,7 @@ class GenerationWriter:
             "void": voids.pop(),
             "manifest": self.manifest,
         }
-        write_atomically(self._partial / "manifest.json", as_json(described))
+        write_bytes(self._partial / "manifest.json", as_json(described))
         for file in self._partial.glob("part-*"):
             file.unlink()
         sync_folder(self._partial)

@@ -6,14 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cyborgs.ops.bounds import Bounds, padded, slices
 from cyborgs.ops.normalise import at_least_float32, no_autocast
 
-SLICE = 2**21
-"""Entries of the N x K matrix that exist at a time. A constant: a size taken from free memory would change bits."""
-ROWS = 1024
-"""Rows that are prepared at a time: few enough to stay in the cache."""
-BLOCK = 16
-"""Centroids are padded with zeros to a multiple of this: BLAS kernels lose up to a fifth on a ragged edge."""
+ROWS = 256
+"""Rows that are prepared, or added up, at a time: they stay in the cache, and short sums in float32 stay exact."""
+CANCELLED = 1e-9
+"""A sum of unit vectors shorter than this is rounding."""
 
 
 def spherical_kmeans(
@@ -26,7 +25,8 @@ def spherical_kmeans(
     ``start`` (k, D): initial centroids; otherwise rows of ``x`` drawn by ``seed``, equally on every device.
     Stops early when no label changes. A cluster that runs empty goes to the point farthest from its centroid.
     Zero rows get label 0 and are left out of means and draws. Where there are fewer distinct directions than k, the
-    surplus centroids repeat them. Memory beyond ``x``: one copy of it and a slice of N x K of constant size.
+    surplus centroids repeat them. Memory beyond ``x``: one copy of it and a slice of N x K of constant size
+    (and, for many points on a CPU, a fifth of a copy: see ``ops/bounds.py``).
     Deterministic for a fixed number of threads. Raises ValueError for NaN or infinity, k < 1, no points.
     """
     _check(x, k, iterations, start)
@@ -105,13 +105,29 @@ def _lloyd(
         axis[:, 0] = 1
         return torch.zeros(0, dtype=torch.int64, device=points.device), axis
     centroids = points[_draw(points, k, seed)] if start is None else start
+    bounds = Bounds.of(points, len(centroids))
     labels, scores = _assign(points, centroids, spherical)
-    for _ in range(iterations):
-        centroids = _update(points, labels, scores, centroids, spherical)
-        previous = labels
-        labels, scores = _assign(points, centroids, spherical)
-        if torch.equal(labels, previous):
+    sums, counts = _sums(points, labels, len(centroids))
+    for step in range(iterations):
+        centroids = _update(points, labels, scores, sums, counts, centroids, spherical)
+        before = labels
+        if bounds is None or step == iterations - 1:
+            labels, scores = _assign(points, centroids, spherical)
+        else:
+            labels, scores = _reassign(points, centroids, spherical, labels, bounds)
+        moved = torch.nonzero(labels != before).squeeze(1)
+        if not len(moved):
+            if bounds is not None:  # a tie may have kept its label, and ties go to the lowest index
+                labels, scores = _assign(points, centroids, spherical)
             break
+        if points.device.type == "cpu" and 4 * len(moved) < len(points):
+            part = points[moved]
+            for side, own in ((1, labels[moved]), (-1, before[moved])):
+                change, number = _sums(part, own, len(centroids))
+                sums += side * change
+                counts += side * number
+        else:
+            sums, counts = _sums(points, labels, len(centroids))
     # Fewer distinct points than k: repeats come last, so that no label ever names them.
     repeats = torch.arange(k, device=points.device) % len(centroids)
     return labels, centroids[repeats]
@@ -147,36 +163,60 @@ def _far_from(points: Tensor, block: Tensor, chosen: Tensor, same: float) -> Ten
     return gap.amin(dim=1) > same
 
 
-def _assign(points: Tensor, centroids: Tensor, spherical: bool) -> tuple[Tensor, Tensor]:
-    """Best centroid of each point, and its score x.c, or x.c - |c|^2 / 2, whose order is that of -|x - c|^2."""
-    k = len(centroids)
-    width = -(-k // BLOCK) * BLOCK
-    padded = centroids.new_zeros(width, centroids.shape[1])
-    padded[:k] = centroids
-    bias = centroids.new_zeros(width) if spherical else padded.square().sum(dim=1) / -2
-    labels = torch.empty(len(points), dtype=torch.int64, device=points.device)
-    scores = torch.empty(len(points), dtype=points.dtype, device=points.device)
-    rows = max(1, SLICE // width)
-    table = points.new_empty(min(rows, len(points)), width)
-    for i in range(0, len(points), rows):
-        part = points[i : i + rows]
-        found = table[: len(part)]
-        if spherical:
-            torch.mm(part, padded.T, out=found)
+def _bias(centroids: Tensor, spherical: bool) -> Tensor:
+    """What is added to x.c: nothing, or -|c|^2 / 2, after which the order is that of -|x - c|^2."""
+    return centroids.new_zeros(len(centroids)) if spherical else centroids.square().sum(dim=1) / -2
+
+
+def _assign(points: Tensor, centroids: Tensor, spherical: bool, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Best centroid of each point, or of ``rows`` of them, and its score x.c + bias."""
+    k, table = len(centroids), padded(centroids)
+    bias = _bias(table, spherical)
+    count = len(points) if rows is None else len(rows)
+    labels = torch.empty(count, dtype=torch.int64, device=points.device)
+    scores = torch.empty(count, dtype=points.dtype, device=points.device)
+    if not count:
+        return labels, scores
+    # Memory that is used again and again: fresh pages cost as much as the arithmetic.
+    steps = list(slices(points, count, max(points.shape[1], len(table))))
+    products = points.new_empty(steps[0].stop, len(table))
+    gathered = None if rows is None else points.new_empty(steps[0].stop, points.shape[1])
+    for part in steps:
+        size = part.stop - part.start
+        if rows is None or gathered is None:
+            some = points[part]
         else:
-            torch.addmm(bias, part, padded.T, out=found)
-        torch.max(found[:, :k], dim=1, out=(scores[i : i + rows], labels[i : i + rows]))
+            some = torch.index_select(points, 0, rows[part], out=gathered[:size])
+        found = torch.addmm(bias, some, table.T, out=products[:size])
+        torch.max(found[:, :k], dim=1, out=(scores[part], labels[part]))
     return labels, scores
 
 
-def _update(points: Tensor, labels: Tensor, scores: Tensor, centroids: Tensor, spherical: bool) -> Tensor:
+def _reassign(
+    points: Tensor, centroids: Tensor, spherical: bool, labels: Tensor, bounds: Bounds
+) -> tuple[Tensor, Tensor]:
+    """What ``_assign`` gives, but for ties, from the labels before: only points that may move are compared."""
+    rows, scores = bounds.unsettled(points, centroids, _bias(centroids, spherical), labels)
+    labels = labels.clone()
+    labels[rows], scores[rows] = _assign(points, centroids, spherical, rows)
+    return labels, scores
+
+
+def _update(
+    points: Tensor,
+    labels: Tensor,
+    scores: Tensor,
+    sums: Tensor,
+    counts: Tensor,
+    centroids: Tensor,
+    spherical: bool,
+) -> Tensor:
     """Means of the clusters, on the sphere or not; empty clusters are placed anew."""
-    k = len(centroids)
-    # On a GPU index_add_ would use atomics, whose order changes from run to run.
-    sums, counts = _sums(points, labels, k, one_hot=points.device.type != "cpu")
     if spherical:
         lengths = torch.linalg.vector_norm(sums, dim=1, keepdim=True)
-        usable = lengths > 0  # opposite points may cancel: their centroid stays where it is
+        usable = (lengths > CANCELLED) & (counts > 0).unsqueeze(
+            1
+        )  # opposite points cancel: their centroid stays where it is
         means = sums / lengths.masked_fill(~usable, 1)
     else:
         usable = (counts > 0).unsqueeze(1)
@@ -193,15 +233,19 @@ def _update(points: Tensor, labels: Tensor, scores: Tensor, centroids: Tensor, s
     return result
 
 
-def _sums(points: Tensor, labels: Tensor, k: int, *, one_hot: bool) -> tuple[Tensor, Tensor]:
-    """Sum (k, D) float64 and number (k,) of the points of each cluster, by a product or by plain additions."""
+def _sums(points: Tensor, labels: Tensor, k: int, *, one_hot: bool | None = None) -> tuple[Tensor, Tensor]:
+    """Sum (k, D) float64 and number (k,) of the points of each cluster.
+
+    ``one_hot``: by a product, as everywhere but on a CPU (None: that rule), because ``index_add_`` uses atomics on a
+    GPU, whose order changes from run to run.
+    """
     total = torch.zeros(k, points.shape[1], dtype=torch.float64, device=points.device)
-    rows = max(1, SLICE // max(k, BLOCK))
-    for i in range(0, len(points), rows):
-        part, own = points[i : i + rows], labels[i : i + rows]
-        if one_hot:
-            members = own.unsqueeze(0) == torch.arange(k, device=own.device).unsqueeze(1)
-            total += members.to(points.dtype) @ part
-        else:
-            total += points.new_zeros(k, points.shape[1]).index_add_(0, own, part)
+    if points.device.type != "cpu" if one_hot is None else one_hot:
+        for part in slices(points, len(points), k):
+            members = labels[part].unsqueeze(0) == torch.arange(k, device=labels.device).unsqueeze(1)
+            total += members.to(points.dtype) @ points[part]
+    else:
+        some = points.new_empty(k, points.shape[1])
+        for i in range(0, len(points), 4 * ROWS):
+            total += some.zero_().index_add_(0, labels[i : i + 4 * ROWS], points[i : i + 4 * ROWS])
     return total, torch.bincount(labels, minlength=k)
