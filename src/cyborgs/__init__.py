@@ -11,26 +11,29 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cyborgs.api import MaskStore as MaskStore
-    from cyborgs.api import Run as Run
-    from cyborgs.api import load_backbone as load_backbone
-    from cyborgs.api import pretrain as pretrain
+    from cyborgs.api import evaluate as evaluate
     from cyborgs.api import segment as segment
     from cyborgs.engine.recipe import Recipe as Recipe
+    from cyborgs.engine.run import Run as Run
+    from cyborgs.engine.run import pretrain as pretrain
+    from cyborgs.masks.store import MaskStore as MaskStore
+    from cyborgs.models.weights import load_backbone as load_backbone
+    from cyborgs.recipes import RECIPES as RECIPES
     from cyborgs.structures import ViewGeometry as ViewGeometry
 
 _HOMES = {
-    "pretrain": "cyborgs.api",
+    "pretrain": "cyborgs.engine.run",
+    "Run": "cyborgs.engine.run",
     "segment": "cyborgs.api",
-    "load_backbone": "cyborgs.api",
-    "MaskStore": "cyborgs.api",
-    "Run": "cyborgs.api",
+    "evaluate": "cyborgs.api",
+    "load_backbone": "cyborgs.models.weights",
+    "MaskStore": "cyborgs.masks.store",
     "Recipe": "cyborgs.engine.recipe",
     "RECIPES": "cyborgs.recipes",
     "ViewGeometry": "cyborgs.structures",
 }
 _ROOMS = ("ops", "losses", "models", "methods", "masks", "data", "views", "engine", "recipes", "evaluation", "report")
-__all__ = ["RECIPES", "MaskStore", "Recipe", "Run", "ViewGeometry", "load_backbone", "pretrain", "segment"]
+__all__ = ["RECIPES", "MaskStore", "Recipe", "Run", "ViewGeometry", "evaluate", "load_backbone", "pretrain", "segment"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""What ``import cyborgs`` offers: one function per command, and the parts that are used on their own."""
+"""What ``import cyborgs`` offers beside training: segmenting, evaluating, looking ahead. Loads no trainer."""
 
 from __future__ import annotations
 
@@ -14,34 +14,17 @@ import torch
 from cyborgs.data.images import Images
 from cyborgs.data.listing import list_images
 from cyborgs.data.scan import scan
-from cyborgs.demonstration import demo, report
 from cyborgs.engine.log import moving
 from cyborgs.engine.recipe import Recipe
 from cyborgs.engine.recipe_file import from_dict, to_text
-from cyborgs.engine.run import Run, pretrain
-from cyborgs.engine.trainer import Stopped
 from cyborgs.errors import UserError
 from cyborgs.evaluation.labelled import read_list
 from cyborgs.evaluation.linear_segmentation import ProbeResult, linear_segmentation
 from cyborgs.evaluation.segment import segment as segment_images
-from cyborgs.masks.store import MaskStore
 from cyborgs.methods.config import CyborgsConfig
 from cyborgs.models.backbone import Backbone
 from cyborgs.models.weights import load_backbone, read_metadata
 from cyborgs.seeds import derive
-
-__all__ = [
-    "MaskStore",
-    "Run",
-    "Stopped",
-    "demo",
-    "dry_run",
-    "evaluate",
-    "load_backbone",
-    "pretrain",
-    "report",
-    "segment",
-]
 
 
 def read_photos(data: str | Path) -> Images:

@@ -164,14 +164,17 @@ def _pretrain(argv: list[str]) -> int:
     recipe = args.recipe
     if args.init:
         recipe = replace(recipe, backbone=replace(recipe.backbone, init=args.init))
-    from cyborgs import api
-
     if args.dry_run:
-        print(api.dry_run(recipe, data=args.data))
+        from cyborgs.api import dry_run
+
+        print(dry_run(recipe, data=args.data))
         return 0
+    from cyborgs.engine.run import pretrain
+    from cyborgs.engine.trainer import Stopped
+
     try:
-        api.pretrain(recipe, data=args.data, out=args.out, resume=args.resume)
-    except api.Stopped:
+        pretrain(recipe, data=args.data, out=args.out, resume=args.resume)
+    except Stopped:
         print(
             f"Stopped; a checkpoint is written. Go on with: cyborgs pretrain --data {args.data} --out {args.out} --resume",
             file=sys.stderr,
@@ -191,9 +194,9 @@ def _pretrain_description(recipe: Recipe) -> str:
 
 def _segment(argv: list[str]) -> int:
     args = tyro.cli(Segment, args=argv, prog="cyborgs segment")
-    from cyborgs import api
+    from cyborgs.api import segment
 
-    api.segment(
+    segment(
         args.photos,
         checkpoint=args.checkpoint,
         out=args.out,
@@ -208,9 +211,9 @@ def _segment(argv: list[str]) -> int:
 
 def _evaluate(argv: list[str]) -> int:
     args = tyro.cli(Evaluate, args=argv, prog="cyborgs evaluate")
-    from cyborgs import api
+    from cyborgs.api import evaluate
 
-    api.evaluate(
+    evaluate(
         args.backbone,
         train=args.train,
         val=args.val,
@@ -229,17 +232,17 @@ def _demo(argv: list[str]) -> int:
     recipe = replace(RECIPES["demo"](), seed=args.seed, workers=args.workers)
     if args.epochs:
         recipe = replace(recipe, epochs=args.epochs)
-    from cyborgs import api
+    from cyborgs.demonstration import demo
 
-    print(api.demo(recipe, out=args.out, scenes=args.scenes))
+    print(demo(recipe, out=args.out, scenes=args.scenes))
     return 0
 
 
 def _report(argv: list[str]) -> int:
     args = tyro.cli(Report, args=argv, prog="cyborgs report")
-    from cyborgs import api
+    from cyborgs.report.page import report
 
-    print(api.report(args.run, data=args.data, truth=args.truth, out=args.out))
+    print(report(args.run, data=args.data, truth=args.truth, out=args.out))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The demo: scenes with known truth, a run on them, what it learned, one page. And the page of any run."""
+"""The demo: scenes with known truth, a run on them, what it learned, one page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from cyborgs.engine.log import moving
 from cyborgs.engine.recipe import Recipe
 from cyborgs.engine.recipe_file import load
 from cyborgs.engine.run import Run, pretrain
-from cyborgs.errors import UserError
 from cyborgs.evaluation.clustering import cluster_miou, map_miou
 from cyborgs.evaluation.labelled import read_label, read_list
 from cyborgs.evaluation.linear_segmentation import linear_segmentation
@@ -136,35 +135,3 @@ def measure_probe(run: Run, made: Scenes) -> dict[str, Any]:
             results = linear_segmentation(backbone, train, val, layers=[[layers[0]], list(layers)], progress=progress)
         rows += [{"name": name, "baseline": name != "pretrained", **r.as_dict()} for r in results]
     return {"rows": rows, "classes": list(made.classes), "train": len(train), "val": len(val)}
-
-
-def report(
-    run: str | Path, *, data: str | Path | None = None, truth: str | Path | None = None, out: str | Path | None = None
-) -> Path:
-    """Write the page of a run; the path of the page.
-
-    Args:
-        run: the run's folder; quality.json and probe.json in it are shown where they exist.
-        data: the photos it was pretrained on; None: no pictures.
-        truth: folder with the truth of photo ``a/b.jpg`` as ``a/b.png``.
-        out: the page; ``report.html`` in the run's folder by default.
-
-    Raises:
-        UserError: no run there, or other photos than the run's.
-    """
-    run = Path(run)
-    if not (run / "recipe.yaml").is_file():
-        raise UserError(f"{run}: holds no run (recipe.yaml is missing).")
-    images = None
-    if data is not None:
-        images = Images.from_scan(scan(list_images(data)))
-        known = json.loads((run / "photos.json").read_text())
-        if known["fingerprint"] != images.fingerprint():
-            raise UserError(
-                f"{data}: not the photos of {run} ({known['photos']} then, {len(images)} now, or other contents)."
-            )
-    measured = {
-        name: json.loads((run / f"{name}.json").read_text()) if (run / f"{name}.json").is_file() else None
-        for name in ("quality", "probe")
-    }
-    return render(run, photos=images, truth=truth, quality=measured["quality"], probe=measured["probe"], out=out)

@@ -9,6 +9,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from cyborgs.engine import recipe_file
 from cyborgs.engine.recipe import Recipe
 from cyborgs.methods.config import CyborgsConfig
@@ -35,6 +37,7 @@ def first_masks(out: Path) -> dict[str, bytes]:
     return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_masks_and_samples_of_one(photos: Path, tmp_path: Path) -> None:
     base = tiny_recipe(epochs=2)
     assert isinstance(base.method, CyborgsConfig)

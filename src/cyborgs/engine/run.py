@@ -252,6 +252,8 @@ def build_trainer(
             stopped=stopped,
         )
 
+    # Convolutions are quicker this way, on CPUs and GPUs, and pooling reads whole rows of channels.
+    method.to(memory_format=torch.channels_last)
     steps_per_epoch = recipe.steps_per_epoch(len(images))
     groups = parameter_groups(method, recipe.optimizer.weight_decay)
     return Trainer(
