@@ -29,7 +29,7 @@ def slices(points: Tensor, count: int, width: int) -> Iterator[slice]:
 
     A size taken from free memory would change bits from run to run.
     """
-    rows = max(1, (2**18 if points.device.type == "cpu" else 2**23) // width)
+    rows = max(1, (2**21 if points.device.type == "cpu" else 2**23) // width)
     for i in range(0, count, rows):
         yield slice(i, min(i + rows, count))
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from cyborgs.ops.bounds import Bounds, padded, slices
 from cyborgs.ops.normalise import at_least_float32, no_autocast
 
-ROWS = 256
-"""Rows that are prepared, or added up, at a time: they stay in the cache, and short sums in float32 stay exact."""
+MORE = 1024
+"""Points that are searched at a time for distinct initial centroids, once the first k were not enough."""
 CANCELLED = 1e-9
 """A sum of unit vectors shorter than this is rounding."""
 
@@ -81,12 +81,13 @@ def _on_sphere(x: Tensor) -> tuple[Tensor, Tensor | None]:
     """Rows of unit length, and the indices of the rows that are not zero (None: all of them)."""
     points = torch.empty(x.shape, dtype=x.dtype if x.dtype == torch.float64 else torch.float32, device=x.device)
     lengths = torch.empty(len(x), 1, dtype=torch.float64, device=x.device)
-    for i in range(0, len(x), ROWS):
+    steps = list(slices(x, len(x), x.shape[1]))
+    wide = torch.empty(steps[0].stop, x.shape[1], dtype=torch.float64, device=x.device)
+    for part in steps:
         # In float64, because squares of very small or large entries leave the range of float32.
-        part = x[i : i + ROWS].double()
-        length = torch.linalg.vector_norm(part, dim=1, keepdim=True, out=lengths[i : i + ROWS])
-        torch.div(part, length.clamp(min=torch.finfo(torch.float64).tiny), out=part)
-        points[i : i + ROWS] = part
+        rows = wide[: part.stop - part.start].copy_(x[part])
+        length = torch.linalg.vector_norm(rows, dim=1, keepdim=True, out=lengths[part])
+        points[part] = rows.div_(length.clamp(min=torch.finfo(torch.float64).tiny))
     if not bool(torch.isfinite(lengths).all()):
         raise ValueError("k-means: x holds NaN or infinity")
     zero = (lengths == 0).squeeze(1)
@@ -144,7 +145,7 @@ def _draw(points: Tensor, k: int, seed: int) -> Tensor:
     position, size = 0, k
     while len(chosen) < k and position < len(order):
         block = order[position : position + size]
-        position, size = position + size, max(k, ROWS)
+        position, size = position + size, max(k, MORE)
         block = block[_far_from(points, block, chosen, same)]
         while len(block) and len(chosen) < k:
             head = block[: k - len(chosen)]
@@ -246,6 +247,6 @@ def _sums(points: Tensor, labels: Tensor, k: int, *, one_hot: bool | None = None
             total += members.to(points.dtype) @ points[part]
     else:
         some = points.new_empty(k, points.shape[1])
-        for i in range(0, len(points), 4 * ROWS):
-            total += some.zero_().index_add_(0, labels[i : i + 4 * ROWS], points[i : i + 4 * ROWS])
+        for part in slices(points, len(points), points.shape[1]):
+            total += some.zero_().index_add_(0, labels[part], points[part])
     return total, torch.bincount(labels, minlength=k)
