@@ -45,8 +45,10 @@ def main() -> None:
     parser.add_argument("--features")
     parser.add_argument("--normal", action="store_true")
     arguments = parser.parse_args()
-    if os.environ.get("OMP_NUM_THREADS") != str(arguments.threads):  # before torch and FAISS are loaded
+    if os.environ.get("OMP_WAIT_POLICY") != "passive":  # before torch and FAISS are loaded
         os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
+        # Threads that spin while they wait make a busy machine decide the ratio.
+        os.environ["OMP_WAIT_POLICY"] = "passive"
         os.execv(sys.executable, [sys.executable, *sys.argv])
 
     import faiss

@@ -88,7 +88,7 @@ class Demo:
 
     out: Path = Path("demo")
     """Folder for scenes, run and report."""
-    scenes: int = 400
+    scenes: int = 320
     """Number of scenes."""
     seed: int = 0
     """Seed of scenes and run."""

@@ -32,7 +32,7 @@ GRID = 5
 Labels = np.ndarray[Any, np.dtype[np.uint8]]
 
 
-def demo(recipe: Recipe, *, out: str | Path, scenes: int = 400) -> Path:
+def demo(recipe: Recipe, *, out: str | Path, scenes: int = 320) -> Path:
     """Make scenes, pretrain (or go on), measure masks and backbone, write the report; the path of the report.
 
     Args:

@@ -199,7 +199,9 @@ class Trainer:
             distributed.broadcast_buffers(self.trainable)
 
             def report(done: int, total: int, name: str = name) -> None:
-                self.log.progress(f"epoch {plan.epoch}/{self.epochs} | making {name} {done} of {total}", done, total)
+                self.log.progress(
+                    f"epoch {plan.epoch + 1}/{self.epochs} | making {name} {done} of {total}", done, total
+                )
                 for callback in self.callbacks:
                     callback.on_refresh(self, name, done, total)
 
@@ -209,7 +211,7 @@ class Trainer:
             self.log.write(
                 {"step": self.progress.step, "epoch": plan.epoch, "refresh": name, "cycle": self.progress.cycle}
             )
-            self.log.say(f"epoch {plan.epoch}/{self.epochs} | {name} made anew (cycle {self.progress.cycle})")
+            self.log.say(f"epoch {plan.epoch + 1}/{self.epochs} | {name} made anew (cycle {self.progress.cycle})")
         self.progress.refreshed = plan.epoch
         if plan.refresh:
             self.progress.cycle += 1

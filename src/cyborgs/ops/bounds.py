@@ -25,11 +25,12 @@ BLOCK = 8
 
 
 def slices(points: Tensor, count: int, width: int) -> Iterator[slice]:
-    """Slices of rows such that rows x width is a constant: one that fits the cache on a CPU, a larger one elsewhere.
+    """Slices of rows such that rows x width is a constant: few parallel regions, and not far
+    beyond the cache on a CPU; larger elsewhere.
 
     A size taken from free memory would change bits from run to run.
     """
-    rows = max(1, (2**21 if points.device.type == "cpu" else 2**23) // width)
+    rows = max(1, (2**22 if points.device.type == "cpu" else 2**24) // width)
     for i in range(0, count, rows):
         yield slice(i, min(i + rows, count))
 

@@ -58,7 +58,8 @@ def euclidean_kmeans(
         if not bool(torch.isfinite(torch.linalg.vector_norm(points, float("inf"), dim=1)).all()):
             raise ValueError("k-means: x holds NaN or infinity")
         # Distances come from products, which lose digits far from the origin.
-        centre = points.mean(dim=0, dtype=torch.float64).to(points.dtype)
+        total = sum(points[part].sum(dim=0, dtype=torch.float64) for part in slices(points, len(points), x.shape[1]))
+        centre = torch.as_tensor(total / len(points)).to(points.dtype)
         points = points - centre
         scale = torch.linalg.vector_norm(points, float("inf")).clamp_(min=torch.finfo(points.dtype).tiny)
         points /= scale
@@ -94,7 +95,9 @@ def _on_sphere(x: Tensor) -> tuple[Tensor, Tensor | None]:
     if not bool(zero.any()):
         return points, None
     nonzero = torch.nonzero(~zero).squeeze(1)
-    return points[nonzero], nonzero
+    for part in slices(points, len(nonzero), x.shape[1]):  # in place: rows only move up, and a second copy is dear
+        points[part] = points[nonzero[part]]
+    return points[: len(nonzero)], nonzero
 
 
 def _lloyd(
