@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -112,6 +113,12 @@ class Report:
     """Where to write; default: report.html in the run's folder."""
 
 
+def _tell(text: str) -> None:
+    """To stderr; with several processes the first one speaks for all."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, file=sys.stderr)
+
+
 def _recipe_and_rest(argv: Sequence[str]) -> tuple[str | None, list[str]]:
     """The leading recipe name, taken by hand: tyro's subcommands would refuse options before or after it."""
     if argv and not argv[0].startswith("-"):
@@ -146,7 +153,9 @@ def _pretrain(argv: list[str]) -> int:
     begun = Path(out) / "recipe.yaml" if out else None
     if "--resume" in rest and begun is not None and begun.is_file():
         default = _named_recipe(str(begun))
-        if name is not None and _named_recipe(name).name != default.name:
+        if name is not None and name.endswith((".yaml", ".yml")):
+            default = _named_recipe(name)  # compared with the run's, field by field, when the run is opened
+        elif name is not None and _named_recipe(name).name != default.name:
             raise UserError(f"{out}: was begun with the recipe {default.name!r}, not {name!r}. Leave the name out.")
     else:
         default = _named_recipe(name or "small")
@@ -169,16 +178,14 @@ def _pretrain(argv: list[str]) -> int:
 
         print(dry_run(recipe, data=args.data))
         return 0
+    from cyborgs.engine.contract import Stopped
     from cyborgs.engine.run import pretrain
-    from cyborgs.engine.trainer import Stopped
 
     try:
         pretrain(recipe, data=args.data, out=args.out, resume=args.resume)
     except Stopped:
-        print(
-            f"Stopped; a checkpoint is written. Go on with: cyborgs pretrain --data {args.data} --out {args.out} --resume",
-            file=sys.stderr,
-        )
+        paths = f"--data {shlex.quote(str(args.data))} --out {shlex.quote(str(args.out))}"
+        _tell(f"Stopped; a checkpoint is written. Go on with: cyborgs pretrain {paths} --resume")
         return INTERRUPTED
     return 0
 
@@ -233,8 +240,13 @@ def _demo(argv: list[str]) -> int:
     if args.epochs:
         recipe = replace(recipe, epochs=args.epochs)
     from cyborgs.demonstration import demo
+    from cyborgs.engine.contract import Stopped
 
-    print(demo(recipe, out=args.out, scenes=args.scenes))
+    try:
+        print(demo(recipe, out=args.out, scenes=args.scenes))
+    except Stopped:
+        print("Stopped; a checkpoint is written. The same command goes on.", file=sys.stderr)
+        return INTERRUPTED
     return 0
 
 
@@ -280,7 +292,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return COMMANDS[argv[0]][0](argv[1:])
     except UserError as error:
-        print(f"cyborgs {argv[0]}: {error}", file=sys.stderr)
+        _tell(f"cyborgs {argv[0]}: {error}")
         return 1
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 2

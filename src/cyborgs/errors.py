@@ -3,3 +3,7 @@
 
 class UserError(ValueError):
     """What was wrong, with which file or field, and what to do."""
+
+
+class NotFiniteError(UserError):
+    """Numbers that should be finite are NaN or infinite."""

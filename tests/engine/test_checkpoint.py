@@ -55,6 +55,23 @@ def test_the_newest_is_loaded_and_old_ones_go(tmp_path: Path) -> None:
     assert checkpoints.load().state["progress"]["step"] == 10  # type: ignore[union-attr]
 
 
+def test_steps_are_ordered_as_numbers(tmp_path: Path) -> None:
+    for step in (999_998, 999_999, 1_000_000, 1_000_001):
+        checkpoints = save(tmp_path, step)
+    assert {p.name for p in tmp_path.glob("step-*")} == {"step-1000000", "step-1000001"}
+    (tmp_path / "last").unlink()
+    assert checkpoints.load().state["progress"]["step"] == 1_000_001  # type: ignore[union-attr]
+
+
+def test_the_same_step_is_replaced_by_renaming(tmp_path: Path) -> None:
+    save(tmp_path, 3)
+    checkpoints = save(tmp_path, 3)
+    assert {p.name for p in tmp_path.iterdir()} == {"last", "step-000003"}
+    # as a kill between the two renames leaves it
+    (tmp_path / "step-000003").rename(tmp_path / ".step-000003.old")
+    assert checkpoints.load().state["progress"]["step"] == 3  # type: ignore[union-attr]
+
+
 def test_an_unfinished_one_is_never_read(tmp_path: Path) -> None:
     checkpoints = save(tmp_path, 3)
     aside = tmp_path / ".step-000004.tmp"

@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from cyborgs.engine.contract import Stopped
 from cyborgs.engine.log import TIMES
 from cyborgs.engine.recipe import Recipe
 from cyborgs.engine.run import pretrain
-from cyborgs.engine.trainer import Callback, Stopped, Trainer
+from cyborgs.engine.trainer import Callback, Trainer
 from cyborgs.errors import UserError
 from cyborgs.masks.store import MaskStore
+from cyborgs.methods.config import ByolConfig
 from cyborgs.models.weights import load_backbone
 from tests.conftest import make_photos, tiny_byol, tiny_recipe
 
@@ -120,6 +122,7 @@ def test_the_folder_holds_the_result(uninterrupted: tuple[Path, Path]) -> None:
         StopAt(step=3),  # right after them, in the middle of an epoch
         StopAt(cycle=1),
         StopAt(step=9),
+        StopAt(step=12),  # after the last step, before the result is written
         DieAt(step=5),  # without a checkpoint of its own
         DieAt(step=11),
     ],
@@ -229,8 +232,7 @@ def test_fixed_masks_are_made_once(source: str, photos: Path, tmp_path: Path) ->
     assert store[3].shape == ((5, 5) if source == "grid" else (1, 1))
 
 
-def test_accumulated_byol_equals_nothing_missing(photos: Path, tmp_path: Path) -> None:
-    """Micro-batches reach the recipe's batch: as many steps, every image seen once an epoch."""
+def test_micro_batches_make_as_many_steps(photos: Path, tmp_path: Path) -> None:
     run(tiny_recipe(micro_batch=4, epochs=2), photos, tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4]
@@ -255,14 +257,57 @@ def test_ctrl_c_writes_a_checkpoint(photos: Path, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "checkpoints" / "last").read_text() == "step-000002"
 
 
-def test_a_loss_that_is_not_finite_is_named(photos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        (tiny_byol(), r"loss is nan at step 2"),
+        (tiny_recipe(), r"features are not finite at step 1"),  # k-means sees them first
+        (tiny_byol(log_every=100, checkpoint_every=1), r"weights are not finite after step 1"),
+    ],
+    ids=["loss", "features", "weights"],
+)
+def test_numbers_that_are_not_finite_are_named(recipe: Recipe, message: str, photos: Path, tmp_path: Path) -> None:
     class Poison(Callback):
         def on_step(self, trainer: Trainer) -> None:
             with torch.no_grad():
-                next(trainer.trainable.parameters()).fill_(float("nan"))
+                for parameter in trainer.trainable.parameters():  # of the target too
+                    parameter.fill_(float("nan"))
 
-    with pytest.raises(UserError, match=r"loss is nan at step 2"):
-        run(tiny_byol(), photos, tmp_path / "run", callbacks=(Poison(),))
+    with pytest.raises(UserError, match=message):
+        run(recipe, photos, tmp_path / "run", callbacks=(Poison(),))
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_losses_are_weighed_by_the_plan(uninterrupted: tuple[Path, Path]) -> None:
+    config = tiny_recipe().method
+    lines = [json.loads(line) for line in (uninterrupted[1] / "metrics.jsonl").read_text().splitlines()]
+    for line in (line for line in lines if "loss" in line):
+        weights = config.plan(line["epoch"]).losses
+        assert line["loss"] == pytest.approx(sum(w * line[f"loss/{name}"] for name, w in weights.items()), rel=1e-5)
+
+
+def test_a_mistake_does_not_spoil_the_folder(photos: Path, tmp_path: Path) -> None:
+    """The same command with the mistake mended goes through."""
+    out = tmp_path / "run"
+    with pytest.raises(UserError, match="no such folder"):
+        run(tiny_byol(epochs=1), tmp_path / "typo", out)
+    with pytest.raises(UserError, match="layer9"):
+        run(replace(tiny_byol(epochs=1), method=ByolConfig(layer="layer9")), photos, out)
+    with pytest.raises(UserError, match="fewer than batch_size"):
+        run(tiny_byol(epochs=1, batch_size=64), photos, out)
+    assert "is written" in run(tiny_byol(epochs=1), photos, out)
+
+
+def test_resuming_needs_no_init_file(uninterrupted: tuple[Path, Path], tmp_path: Path) -> None:
+    photos, whole = uninterrupted
+    weights = tmp_path / "given.safetensors"
+    weights.write_bytes((whole / "backbone.safetensors").read_bytes())
+    recipe = tiny_byol(epochs=2)
+    recipe = replace(recipe, backbone=replace(recipe.backbone, init=str(weights)))
+    with pytest.raises(Stopped):
+        run(recipe, photos, tmp_path / "run", callbacks=(StopAt(step=1),))
+    weights.unlink()
+    assert "is written" in run(recipe, photos, tmp_path / "run", resume=True)
 
 
 def test_init_starts_from_given_weights(uninterrupted: tuple[Path, Path], tmp_path: Path) -> None:

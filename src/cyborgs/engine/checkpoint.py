@@ -91,16 +91,22 @@ class Checkpoints:
             with open(file, "rb") as handle:
                 os.fsync(handle.fileno())
         sync_folder(aside)
+        replaced = self.folder / f".{final.name}.old"
+        shutil.rmtree(replaced, ignore_errors=True)
         if final.exists():
-            # The same step saved again (a resumed run whose progress grew by a refresh only).
-            shutil.rmtree(final)
+            # The same step saved again, since a refresh was done after it: the old one goes when the new one is there.
+            final.rename(replaced)
         aside.rename(final)
         sync_folder(self.folder)
         write_bytes(self.folder / "last", final.name.encode())
-        for old in sorted(self.folder.glob("step-*"))[: -self.keep]:
+        for old in (replaced, *self._complete()[: -self.keep]):
             if old != final:
-                shutil.rmtree(old)
+                shutil.rmtree(old, ignore_errors=True)
         return final
+
+    def _complete(self) -> list[Path]:
+        """Checkpoints in the order of their steps, which grow beyond six digits."""
+        return sorted(self.folder.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
 
     def last(self) -> Path | None:
         """The newest complete checkpoint, or None where there is none yet."""
@@ -109,7 +115,10 @@ class Checkpoints:
             path = self.folder / pointer.read_text().strip()
             if path.is_dir():
                 return path
-        complete = sorted(self.folder.glob("step-*"))
+            replaced = self.folder / f".{path.name}.old"
+            if replaced.is_dir():  # killed between two renames
+                return replaced
+        complete = self._complete()
         return complete[-1] if complete else None
 
     def load(self) -> Checkpoint | None:

@@ -15,6 +15,9 @@ from cyborgs.engine.recipe import Recipe
 from cyborgs.errors import UserError
 from cyborgs.files import write_bytes
 
+EARLY = frozenset({".lock", "metrics.jsonl", "tensorboard", "photos.json", "images.csv", "skipped.csv"})
+"""What is there before a run has begun: a first try that failed on a mistake leaves no more, and hinders no second."""
+
 
 def prepare_folder(out: Path, resume: bool) -> None:
     """Make the run's folder, or accept the one that is to be resumed.
@@ -25,7 +28,7 @@ def prepare_folder(out: Path, resume: bool) -> None:
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: is a file. Give a folder as --out.")
     begun = (out / "recipe.yaml").exists()
-    if not resume and out.exists() and any(f.name != ".lock" for f in out.iterdir()):
+    if not resume and out.exists() and (begun or any(f.name not in EARLY for f in out.iterdir())):
         advice = "Give --resume to go on with it, or another --out." if begun else "Give another --out."
         raise UserError(f"{out}: exists and is not empty. {advice}")
     if resume and not begun:

@@ -109,7 +109,10 @@ class Recipe:
             raise ValueError(f"max_skipped: need a share from 0 to 1, got {self.max_skipped}")
         if self.micro_batch and self.batch_size % self.micro_batch:
             raise ValueError(f"micro_batch: need a divisor of batch_size {self.batch_size}, got {self.micro_batch}")
-        if isinstance(self.method, CyborgsConfig):
+        if type(self.method) is not MethodConfig and not isinstance(self.method, CyborgsConfig):
+            if self.masks.source != "none":
+                raise ValueError(f"masks.source: this method uses no masks, need 'none', got {self.masks.source!r}")
+        elif isinstance(self.method, CyborgsConfig):
             if self.masks.source == "none":
                 raise ValueError("masks.source: CYBORGS needs masks, got 'none'")
             for name, images in (("batch_size", self.batch_size), ("micro_batch", self.micro_batch)):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO, cast
@@ -23,7 +24,7 @@ from cyborgs.engine import recipe_file
 from cyborgs.engine.build import build_method, build_source
 from cyborgs.engine.checkpoint import Checkpoints
 from cyborgs.engine.folder import agree, begin, locked, prepare_folder
-from cyborgs.engine.log import RunLog
+from cyborgs.engine.log import RunLog, moving
 from cyborgs.engine.optim import build_optimizer, parameter_groups
 from cyborgs.engine.recipe import Recipe
 from cyborgs.engine.schedule import learning_rate
@@ -64,15 +65,20 @@ class Run:
 
 
 def make_fabric(recipe: Recipe) -> Fabric:
-    """Device, precision and processes: one process, or what torchrun or SLURM started."""
+    """Device, precision and processes: one process, or those that torchrun started."""
     cuda = torch.cuda.is_available()
+    if recipe.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
     world = int(os.environ.get("WORLD_SIZE", "1"))
     strategy: Any = "auto"
     if world > 1:
         # Parts of the network get no gradient during the warm-up; statistics are synchronised, so that buffers
         # need no broadcast at each step.
         strategy = DDPStrategy(
-            find_unused_parameters=True, broadcast_buffers=False, process_group_backend="nccl" if cuda else "gloo"
+            find_unused_parameters=True,
+            broadcast_buffers=False,
+            process_group_backend="nccl" if cuda else "gloo",
+            timeout=timedelta(hours=6),  # the others wait while the first process scans the photos
         )
     local = int(os.environ.get("LOCAL_WORLD_SIZE", world))
     fabric = Fabric(
@@ -87,14 +93,15 @@ def make_fabric(recipe: Recipe) -> Fabric:
     return fabric
 
 
-def scan_photos(data: Path, recipe: Recipe, log: RunLog) -> Scan:
+def scan_photos(data: Path, recipe: Recipe, stream: TextIO | None) -> Scan:
     """List and scan the photos; refuse a set that is mostly unreadable or smaller than a batch.
 
     Raises:
         UserError: says which it was, of which folder, and what to do.
     """
     listing = list_images(data)
-    found = scan(listing, progress=lambda done, total: log.progress(f"reading photo {done} of {total}", done, total))
+    with moving("reading photos", stream) as progress:
+        found = scan(listing, progress=progress)
     images, skipped = len(found.images), len(found.skipped)
     if skipped > recipe.max_skipped * (images + skipped):
         name, reason = printable(found.skipped[0][0]), found.skipped[0][1]
@@ -152,34 +159,40 @@ def _pretrain(
 ) -> Run:
     checkpoints = Checkpoints(out / "checkpoints", recipe.keep_checkpoints)
     checkpoint = checkpoints.load() if resume else None
+    resumed = checkpoint is not None
     length = checkpoint.state["metrics_bytes"] if checkpoint else 0
-    step = checkpoint.state["progress"]["step"] if checkpoint else 0
-    with RunLog(out if fabric.is_global_zero else None, length=length, step=step, stream=stream) as log:
-        own = scan_photos(data, recipe, log) if fabric.is_global_zero else None
-        found = cast(Scan, fabric.broadcast(own))
-        recipe = recipe.resolved(len(found.images))
-        images = Images.from_scan(found)
-        if fabric.is_global_zero:
-            (agree if resume else begin)(recipe, images, out)
-            images.write_csv(out)
-        if resume and checkpoint is None:
-            log.say(f"{out}: no checkpoint yet, starting at step 0.")
-        set_masks = partial(set_current, out / "masks")
-        method = build_method(recipe, distributed.world_size(), fabric.device.type)
+    # TensorBoard hides events from this step on; that of the checkpoint's own step is written already.
+    next_step = checkpoint.state["progress"]["step"] + 1 if checkpoint else 0
+    main = fabric.is_global_zero
+    found = cast(Scan, fabric.broadcast(scan_photos(data, recipe, stream) if main else None))
+    recipe = recipe.resolved(len(found.images))
+    images = Images.from_scan(found)
+    if main and resume:
+        agree(recipe, images, out)
+    # A checkpoint holds the weights: the file they once came from is not needed again.
+    built = replace(recipe, backbone=replace(recipe.backbone, init="")) if resumed else recipe
+    method = build_method(built, distributed.world_size(), fabric.device.type)
+    with RunLog(out if main else None, length=length, step=next_step, stream=stream) as log:
         trainer = build_trainer(fabric, method, recipe, images, out, log, checkpoints, callbacks)
         if checkpoint is not None:
             trainer.resume(checkpoint)
+            checkpoint = None  # as large as networks and momentum together
             log.say(f"{out}: going on from step {trainer.progress.step} of {trainer.total_steps}.")
-        if checkpoint is not None and trainer.progress.step >= trainer.total_steps and (out / RESULT).exists():
+        elif resume:
+            log.say(f"{out}: no checkpoint yet, starting at step 0.")
+        if resumed and trainer.progress.step >= trainer.total_steps and (out / RESULT).exists():
             log.say(f"{out}: this run is finished; its result is {out / RESULT}.")
             return Run(out)
-        if fabric.is_global_zero:
+        if main:
             cycle = trainer.progress.cycle
-            set_masks(None if cycle == 0 else (cycle - 1 if recipe.masks.source == "bootstrap" else 0))
+            set_current(out / "masks", None if cycle == 0 else (cycle - 1 if recipe.masks.source == "bootstrap" else 0))
+            images.write_csv(out)
+            if not resume:
+                begin(recipe, images, out)  # last: from here on there is a run
         distributed.barrier()
         log.say(f"{len(images)} photos, {len(found.skipped)} skipped; {trainer.steps_per_epoch} steps an epoch.")
         trainer.fit()
-        if fabric.is_global_zero:
+        if main:
             if recipe.masks.keep_generations and trainer.progress.cycle:
                 prune(out / "masks", recipe.masks.keep_generations)
             save_backbone(method.backbone, out / RESULT, recipe_file.for_result(recipe))
@@ -230,9 +243,9 @@ def build_trainer(
 
     source = build_source(recipe, method, fabric.device)
 
-    def refresh_masks(cycle: int, progress: Any, stopped: Any) -> bool:
+    def refresh_masks(cycle: int, progress: Any, stopped: Any) -> bool | None:
         if source is None or (recipe.masks.source != "bootstrap" and cycle > 0):
-            return True  # fixed masks are made once
+            return None  # fixed masks are made once
         keep = recipe.masks.keep_generations
         if keep and fabric.is_global_zero:
             # Before, not after: the last checkpoint still needs the generation that is current now.

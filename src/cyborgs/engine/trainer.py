@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from types import FrameType
-from typing import Any, Protocol
 
 import torch
 from lightning_fabric import Fabric
@@ -19,40 +18,11 @@ from torch.optim import Optimizer
 
 from cyborgs import distributed
 from cyborgs.engine.checkpoint import Checkpoint, Checkpoints, load_networks
+from cyborgs.engine.contract import ADVICE, BatchSource, LossError, MicroBatch, Refresher, Stopped
 from cyborgs.engine.log import RunLog, Speed, duration
-from cyborgs.errors import UserError
+from cyborgs.errors import NotFiniteError
 from cyborgs.seeds import derive
 from cyborgs.structures import EpochPlan, StepSeed, StepWork
-
-
-class Trainable(Protocol):
-    """What is trained: an ``nn.Module`` whose forward pass is a training step."""
-
-    def plan(self, epoch: int) -> EpochPlan:
-        """What the epoch does."""
-
-    def after_step(self, progress: float) -> None:
-        """Called once after each optimiser step."""
-
-
-class MicroBatch(Protocol):
-    """A batch is opaque: it can be counted and moved."""
-
-    def __len__(self) -> int: ...
-
-    def to(self, device: torch.device, non_blocking: bool = False) -> Any:
-        """The same batch on another device."""
-
-
-Refresher = Callable[[int, Callable[[int, int], None], Callable[[], bool]], bool]
-"""(cycle, progress, stopped) -> whether it was finished."""
-
-
-class BatchSource(Protocol):
-    """Where batches come from."""
-
-    def __call__(self, epoch: int, first_step: int = 0) -> Iterator[Sequence[MicroBatch]]:
-        """The micro-batches of each step of the epoch, from ``first_step`` on."""
 
 
 class Callback:
@@ -69,14 +39,6 @@ class Callback:
 
     def on_end(self, trainer: Trainer) -> None:
         """After the last step."""
-
-
-class Stopped(Exception):
-    """The run was asked to stop and has written a checkpoint."""
-
-
-class LossError(UserError):
-    """A loss is not finite."""
 
 
 @dataclass
@@ -176,8 +138,19 @@ class Trainer:
             callback.on_end(self)
         self.save()
 
+    def _check_weights(self) -> None:
+        """A checkpoint or masks of weights that are not finite would poison all that follows."""
+        norms = torch._foreach_norm([p.detach() for p in self.trainable.parameters()])
+        if not bool(torch.isfinite(torch.stack([n.float() for n in norms])).all()):
+            raise LossError(f"weights are not finite after step {self.progress.step}. {ADVICE}")
+
     def save(self) -> None:
-        """Write a checkpoint, from the first process."""
+        """Write a checkpoint, from the first process.
+
+        Raises:
+            LossError: a weight is NaN or infinite; the checkpoint before stays the last.
+        """
+        self._check_weights()
         length = self.log.flush()
         if self.fabric.is_global_zero:
             self.checkpoints.save(
@@ -205,9 +178,13 @@ class Trainer:
                 for callback in self.callbacks:
                     callback.on_refresh(self, name, done, total)
 
-            if not self.refreshers[name](self.progress.cycle, report, self._stop.is_set):
+            self._check_weights()
+            made = self.refreshers[name](self.progress.cycle, report, self._stop.is_set)
+            if made is False:
                 self._leave()
             self.trainable.train()
+            if made is None:
+                continue
             self.log.write(
                 {"step": self.progress.step, "epoch": plan.epoch, "refresh": name, "cycle": self.progress.cycle}
             )
@@ -253,7 +230,12 @@ class Trainer:
         for index, micro_batch in enumerate(micro_batches):
             batch = micro_batch.to(self.fabric.device, non_blocking=True)
             with self.fabric.no_backward_sync(self._module, enabled=index + 1 < count):
-                losses, metrics = self._module(StepWork(batch, plan, StepSeed(self.seed, plan.epoch, step)))
+                try:
+                    losses, metrics = self._module(StepWork(batch, plan, StepSeed(self.seed, plan.epoch, step)))
+                except NotFiniteError as error:
+                    raise LossError(
+                        f"features are not finite at step {self.progress.step}: {error}. {ADVICE}"
+                    ) from error
                 total = sum(plan.losses[name] * loss for name, loss in losses.items()) / count
                 self.fabric.backward(total)
             parts = {"loss": total.detach() * count}
@@ -273,10 +255,7 @@ class Trainer:
         numbers = dict(zip(names, stacked.tolist(), strict=True))
         for name, value in numbers.items():
             if name.startswith("loss") and not math.isfinite(value):
-                raise LossError(
-                    f"{name} is {value} at step {self.progress.step} (epoch {plan.epoch}). Lower optimizer.lr, or "
-                    "lengthen its warm-up, and go on from the last checkpoint with a recipe of its own."
-                )
+                raise LossError(f"{name} is {value} at step {self.progress.step} (epoch {plan.epoch}). {ADVICE}")
         self.log.write(
             {
                 "step": self.progress.step,

@@ -39,7 +39,7 @@ class BatchNorm(_BatchNorm):
         axes = [axis for axis in range(x.dim()) if axis != 1]
         shape = (1, -1, *[1] * (x.dim() - 2))
         # float64, because float32 counts to 16 million only. Everything stays on the device: nobody waits for it.
-        values = torch.tensor([x.numel() // self.num_features], dtype=torch.float64, device=x.device)
+        values = x.new_full((1,), x.numel() // self.num_features, dtype=torch.float64)
         sums = all_reduce_sum(torch.cat([x.sum(axes).double(), values]))
         count = sums[-1].detach()
         mean = sums[:-1] / count.clamp(min=1)

@@ -30,9 +30,9 @@ def concatenate_at(maps: Sequence[Tensor], height: int, width: int) -> Tensor:
 
 def _resize(x: Tensor, height: int, width: int) -> Tensor:
     if x.shape[2] != height:
-        rows = pooling_matrix(x.shape[2], height).to(x)
+        rows = pooling_matrix(x.shape[2], height, dtype=x.dtype, device=x.device)
         x = torch.einsum("gh,bchw->bcgw", rows, x)
     if x.shape[3] != width:
-        columns = pooling_matrix(x.shape[3], width).to(x)
+        columns = pooling_matrix(x.shape[3], width, dtype=x.dtype, device=x.device)
         x = torch.einsum("bcgw,kw->bcgk", x, columns)
     return x

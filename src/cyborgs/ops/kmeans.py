@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cyborgs.errors import NotFiniteError
 from cyborgs.ops.bounds import Bounds, padded, slices
 from cyborgs.ops.normalise import at_least_float32, no_autocast
 
@@ -56,7 +57,7 @@ def euclidean_kmeans(
     with torch.no_grad(), no_autocast(x):
         points = at_least_float32(x).contiguous()
         if not bool(torch.isfinite(torch.linalg.vector_norm(points, float("inf"), dim=1)).all()):
-            raise ValueError("k-means: x holds NaN or infinity")
+            raise NotFiniteError("k-means: x holds NaN or infinity")
         # Distances come from products, which lose digits far from the origin.
         total = sum(points[part].sum(dim=0, dtype=torch.float64) for part in slices(points, len(points), x.shape[1]))
         centre = torch.as_tensor(total / len(points)).to(points.dtype)
@@ -90,7 +91,7 @@ def _on_sphere(x: Tensor) -> tuple[Tensor, Tensor | None]:
         length = torch.linalg.vector_norm(rows, dim=1, keepdim=True, out=lengths[part])
         points[part] = rows.div_(length.clamp(min=torch.finfo(torch.float64).tiny))
     if not bool(torch.isfinite(lengths).all()):
-        raise ValueError("k-means: x holds NaN or infinity")
+        raise NotFiniteError("k-means: x holds NaN or infinity")
     zero = (lengths == 0).squeeze(1)
     if not bool(zero.any()):
         return points, None
