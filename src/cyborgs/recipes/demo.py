@@ -15,14 +15,14 @@ def demo() -> Recipe:
     Hardware: 2 CPU cores. Time: about 5 minutes. Result: in the report, whatever it honestly is.
     """
     base = small()
-    method = replace(small_method(), warmup_steps=24, refresh_steps=60, cluster_steps=24, clusters=(2, 16), hidden=1024)
+    method = replace(small_method(), warmup_steps=24, refresh_steps=40, cluster_steps=24, clusters=(2, 16), hidden=1024)
     return replace(
         base,
         name="demo",
         method=method,
         views=ViewSpec(size=64, grid=4),
         masks=MaskConfig(source="bootstrap"),
-        epochs=16,
+        epochs=12,
         batch_size=32,
         log_every=4,
         snapshot_refreshes=True,
