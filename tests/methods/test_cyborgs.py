@@ -160,3 +160,14 @@ def test_features_join_layers_at_the_finest_grid() -> None:
     assert two.shape == (2, 48 + 192, 6, 10)
     assert torch.equal(two[:, :48], one)
     assert not one.requires_grad
+
+
+def test_fused_layers_alone_reach_the_contrast() -> None:
+    """The loss's gradient enters the network by the named layers: layer4's weights get none from layer2 alone."""
+    method = method_with(fused_layers=("layer2",))
+    assert method.projector.hidden.in_features == method.backbone.widths["layer2"]
+    method.training_step(make_batch(8, 64), CONTRAST, StepSeed(0, 3, 0)).losses["contrast"].backward()
+    reached = {n.split(".")[2] for n, p in method.named_parameters() if p.grad is not None and n.startswith("backbone")}
+    assert "layer2" in reached
+    assert not reached & {"layer3", "layer4"}
+    assert method_with(embedding=4).predictor.outputs.out_features == 4
