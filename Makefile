@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # One torch thread a test process: two threads on busy cores can be several times slower than one.
 ONE := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: env demo test test-slow lint format types bench clean
+.PHONY: env demo test test-slow lint format bench camvid clean
 
 $(VENV)/.base: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -38,6 +38,10 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+
+# Hours, and labelled photos: PHOTOS holds CamVid/train.txt, CamVid/val.txt and the photos to pretrain on.
+camvid: $(VENV)/.dev
+	$(BIN)/python benchmarks/studies/camvid.py $(PHOTOS)
 
 clean:
 	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cyborgs.masks import bootstrap
-from cyborgs.masks.bootstrap import Bootstrap, cap_short_side, draw_clusters
+from cyborgs.masks.bootstrap import Bootstrap, cap_short_side, draw_clusters, place
 from cyborgs.masks.source import MaskSource
 from cyborgs.seeds import derive
 from tests.masks.contract import SourceContract, random_images
@@ -185,6 +185,51 @@ def test_maps_are_not_held_twice(monkeypatch: pytest.MonkeyPatch):
     Bootstrap(features, clusters=(2, 2)).label(random_images(*[(64, 64)] * 3), 0, 0, 0)
 
 
+def test_places_lie_as_far_apart_as_the_formula_says():
+    height, width, weight = 5, 7, 0.8
+    rows = place(height, width, weight)
+    assert rows.shape == (35, 4)
+    assert rows.dtype == torch.float32
+    y, x = np.divmod(np.arange(35), width)
+    dy, dx = (np.subtract.outer(v, v) / size for v, size in ((y, height), (x, width)))
+    expected = weight**2 * (2 - np.cos(np.pi * dy) - np.cos(np.pi * dx))
+    assert torch.cdist(rows.double(), rows.double()).square().numpy() == pytest.approx(expected, abs=1e-6)
+    assert rows.norm(dim=1).numpy() == pytest.approx(np.full(35, weight), rel=1e-6)
+
+
+def test_position_adds_places_to_features_of_unit_length(monkeypatch: pytest.MonkeyPatch):
+    seen = []
+
+    def spy(x: Tensor, k: int, **_: int) -> tuple[Tensor, Tensor]:
+        seen.append(x)
+        return torch.zeros(len(x), dtype=torch.int64), x[:k]
+
+    monkeypatch.setattr(bootstrap, "spherical_kmeans", spy)
+    images = random_images((64, 48), (40, 72))
+    for position in (0.0, 0.5):
+        Bootstrap(convolution(), clusters=(2, 2), position=position).label(images, 0, 0, 0)
+    features, both = seen
+    unit = features.double() / features.double().norm(dim=1, keepdim=True)
+    assert torch.allclose(both[:, :-4].double(), unit, atol=1e-6)
+    assert torch.equal(both[:, -4:], torch.cat([place(8, 6, 0.5), place(5, 9, 0.5)]))
+
+
+def test_position_makes_regions_compact_but_not_blind():
+    """Noise: far fewer broken edges between neighbours with it; two halves of other colours: still told apart."""
+    noise = random_images((160, 160))
+
+    def borders(position: float) -> float:
+        labels = Bootstrap(colours, clusters=(9, 9), position=position).label(noise, 0, 0, 0)[0].labels
+        return float((labels[1:] != labels[:-1]).mean() + (labels[:, 1:] != labels[:, :-1]).mean())
+
+    assert borders(2.0) < 0.5 * borders(0.0)
+    halves = np.full((160, 160, 3), 230, np.uint8)
+    halves[:, 80:] = 20
+    labels = Bootstrap(colours, clusters=(6, 6), position=0.5).label([halves], 0, 0, 0)[0].labels
+    assert not set(labels[:, :10].ravel()) & set(labels[:, 10:].ravel())
+    assert len(np.unique(labels)) == 6
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -193,6 +238,7 @@ def test_maps_are_not_held_twice(monkeypatch: pytest.MonkeyPatch):
         ({"clusters": (2, 257)}, "got 2 and 257"),
         ({"group_size": 0}, "group_size: need at least 1"),
         ({"iterations": 0}, "iterations >= 1"),
+        ({"position": -0.1}, "position >= 0"),
     ],
 )
 def test_bad_settings(settings: dict[str, object], message: str):

@@ -72,6 +72,7 @@ def build_source(recipe: Recipe, method: Method, device: torch.device) -> MaskSo
         clusters=method.config.clusters,
         group_size=masks.group_size,
         short_side=masks.short_side,
+        position=masks.position,
         iterations=method.config.kmeans_iterations,
         device=device,
     )

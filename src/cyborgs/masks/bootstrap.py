@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Final, final
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cyborgs.ops.kmeans import spherical_kmeans
+from cyborgs.ops.normalise import unit_rows
 from cyborgs.seeds import derive, numpy_generator
 from cyborgs.structures import MAX_LABELS, LabelMap
 
@@ -37,6 +39,21 @@ def cap_short_side(image: np.ndarray, short_side: int) -> np.ndarray:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
+def place(height: int, width: int, weight: float) -> Tensor:
+    """Where the cells of a map lie, as vectors of equal length: float32 (height * width, 4), each of norm ``weight``.
+
+    ``weight / sqrt 2 * (cos pi y, sin pi y, cos pi x, sin pi x)`` with y and x the cell's centre as a fraction of the
+    image. Two places' squared distance is ``weight^2 (2 - cos(pi dy) - cos(pi dx))``, so spherical k-means sees them as
+    k-means would: a small weight splits what lies far apart, a large one leaves blocks as of a grid.
+    """
+    y = (torch.arange(height, dtype=torch.float64) + 0.5) * (math.pi / height)
+    x = (torch.arange(width, dtype=torch.float64) + 0.5) * (math.pi / width)
+    rows = torch.stack([y.cos(), y.sin()], 1)[:, None].expand(height, width, 2)
+    columns = torch.stack([x.cos(), x.sin()], 1)[None].expand(height, width, 2)
+    both = torch.cat([rows, columns], 2).flatten(0, 1)
+    return (both * (weight / math.sqrt(2))).to(torch.float32)
+
+
 @final
 class Bootstrap:
     """Spherical k-means over all pixels of a group's feature maps; K is drawn anew for each group.
@@ -56,6 +73,7 @@ class Bootstrap:
         group_size: int = 16,
         short_side: int = 0,
         iterations: int = 20,
+        position: float = 0.0,
         device: str | torch.device = "cpu",
     ) -> None:
         """Build the source.
@@ -67,6 +85,7 @@ class Bootstrap:
             group_size: images that are clustered together.
             short_side: longest allowed short side of an image in pixels, 0 for native size.
             iterations: of the k-means.
+            position: weight of a pixel's place beside its features of unit length (ours); 0: features alone.
             device: where features and clusters are computed.
         """
         low, high = clusters
@@ -74,13 +93,16 @@ class Bootstrap:
             raise ValueError(f"clusters: need 1 <= low <= high <= {MAX_LABELS}, got {low} and {high}")
         if group_size < 1:
             raise ValueError(f"group_size: need at least 1, got {group_size}")
-        if short_side < 0 or iterations < 1:
-            raise ValueError(f"need short_side >= 0 and iterations >= 1, got {short_side} and {iterations}")
+        if short_side < 0 or iterations < 1 or position < 0:
+            raise ValueError(
+                f"need short_side, position >= 0 and iterations >= 1, got {short_side}, {position} and {iterations}"
+            )
         self.features = features
         self.clusters = (low, high)
         self.group_size = group_size
         self.short_side = short_side
         self.iterations = iterations
+        self.position = position
         self.device = torch.device(device)
 
     def groups(self, count: int, seed: int, cycle: int) -> list[np.ndarray]:
@@ -127,10 +149,19 @@ class Bootstrap:
                 if maps.ndim != 4 or len(maps) != len(called):
                     raise ValueError(f"features gave {tuple(maps.shape)} for {len(called)} images, not (b, D, h, w)")
                 for position, one in zip(called, maps, strict=True):
-                    rows[position] = one.flatten(1).T.to(torch.float32).contiguous()
+                    rows[position] = self._rows(one)
                     sizes[position] = (one.shape[1], one.shape[2])
         everyone = range(len(images))
         return [rows[i] for i in everyone], [sizes[i] for i in everyone]
+
+    def _rows(self, features: Tensor) -> Tensor:
+        """(D, h, w) -> float32 (h * w, D), or (h * w, D + 4) of features of unit length and places."""
+        rows = features.flatten(1).T.to(torch.float32).contiguous()
+        if self.position == 0:
+            return rows
+        _, height, width = features.shape
+        where = place(height, width, self.position).to(rows.device)
+        return torch.cat([unit_rows(rows), where], 1)
 
 
 def _move_together(parts: list[Tensor], counts: Sequence[int]) -> Tensor:
