@@ -69,10 +69,36 @@ def all_any(flag: bool) -> bool:
     """True on every process where the flag is set on any of them."""
     if not is_distributed():
         return flag
-    device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else "cpu"
-    value = torch.tensor([int(flag)], device=device)
+    value = _flag(flag)
     dist.all_reduce(value, op=dist.ReduceOp.MAX)
     return bool(value.item())
+
+
+def _flag(flag: bool) -> Tensor:
+    device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else "cpu"
+    return torch.full((1,), int(flag), device=device)
+
+
+class Vote:
+    """``all_any`` for every step: it tells what the flags were at the call before, so that nobody waits.
+
+    In one process there is nobody to wait for, and it tells the flag itself.
+    """
+
+    def __init__(self) -> None:
+        self._before: tuple[Tensor, dist.Work] | None = None
+
+    def __call__(self, flag: bool) -> bool:
+        """Whether any process passed True: now (one process) or at its previous call; the same on all processes."""
+        if not is_distributed():
+            return flag
+        value = _flag(flag)
+        work = dist.all_reduce(value, op=dist.ReduceOp.MAX, async_op=True)
+        before, self._before = self._before, (value, work)
+        if before is None:
+            return False
+        before[1].wait()
+        return bool(before[0].item())
 
 
 def broadcast_buffers(module: torch.nn.Module) -> None:

@@ -170,10 +170,12 @@ class StepWork:
     Not a dataclass: wrappers for precision and processes look into those, copy them and move their tensors.
     """
 
-    def __init__(self, batch: Batch, plan: EpochPlan, seed: StepSeed) -> None:
+    def __init__(self, batch: Batch, plan: EpochPlan, seed: StepSeed, measure: bool = False) -> None:
         self.batch = batch
         self.plan = plan
         self.seed = seed
+        self.measure = measure
+        """Whether the step is logged: figures that cost time are computed then alone."""
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from cyborgs.engine.callback import Callback
 from cyborgs.engine.contract import Stopped
 from cyborgs.engine.log import TIMES
 from cyborgs.engine.recipe import Recipe
 from cyborgs.engine.run import pretrain
-from cyborgs.engine.trainer import Callback, Trainer
+from cyborgs.engine.trainer import Trainer
 from cyborgs.errors import UserError
 from cyborgs.masks.store import MaskStore
 from cyborgs.methods.config import ByolConfig

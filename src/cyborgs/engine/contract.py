@@ -14,7 +14,11 @@ ADVICE = "Start a new run with another --out, and a lower --optimizer.lr or a lo
 
 
 class Stopped(Exception):
-    """The run was asked to stop and has written a checkpoint."""
+    """The run was asked to stop and has written a checkpoint. ``signal``: by which signal; 0: by code."""
+
+    def __init__(self, signal: int = 0) -> None:
+        super().__init__(signal)
+        self.signal = signal
 
 
 class LossError(UserError):

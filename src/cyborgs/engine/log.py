@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-TIMES = ("images_per_second", "seconds")
+TIMES = ("images_per_second", "seconds", "seconds_waiting", "seconds_saving")
 """Fields of metrics.jsonl that depend on the clock; all others are the same in every equal run."""
 
 

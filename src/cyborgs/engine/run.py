@@ -1,19 +1,14 @@
-"""A run from recipe, photos and folder: the joint of what images become and what learns."""
+"""A run from recipe, photos and folder."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-import torch
 from lightning_fabric import Fabric
-from lightning_fabric.strategies.ddp import DDPStrategy
 
 from cyborgs import distributed
 from cyborgs.data.decode import printable
@@ -21,23 +16,19 @@ from cyborgs.data.images import Images
 from cyborgs.data.listing import list_images
 from cyborgs.data.scan import Scan, scan
 from cyborgs.engine import recipe_file
-from cyborgs.engine.build import build_method, build_source
+from cyborgs.engine.assemble import build_trainer
+from cyborgs.engine.build import build_method
+from cyborgs.engine.callback import Callback
 from cyborgs.engine.checkpoint import Checkpoints
+from cyborgs.engine.devices import make_fabric
 from cyborgs.engine.folder import agree, begin, locked, prepare_folder
 from cyborgs.engine.log import RunLog, moving
-from cyborgs.engine.optim import build_optimizer, parameter_groups
 from cyborgs.engine.recipe import Recipe
-from cyborgs.engine.schedule import learning_rate
 from cyborgs.engine.snapshots import Snapshots
-from cyborgs.engine.trainer import Callback, Trainer
 from cyborgs.errors import UserError
-from cyborgs.masks.generate import generate
 from cyborgs.masks.store import MaskStore, prune, set_current
-from cyborgs.methods.method import Method
 from cyborgs.models.backbone import Backbone
 from cyborgs.models.weights import load_backbone, save_backbone
-from cyborgs.structures import Batch
-from cyborgs.views.loader import Batches
 
 RESULT = "backbone.safetensors"
 
@@ -62,35 +53,6 @@ class Run:
     def masks(self) -> MaskStore:
         """The newest generation of masks."""
         return MaskStore(self.folder)
-
-
-def make_fabric(recipe: Recipe) -> Fabric:
-    """Device, precision and processes: one process, or those that torchrun started."""
-    cuda = torch.cuda.is_available()
-    if recipe.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    strategy: Any = "auto"
-    if world > 1:
-        # Parts of the network get no gradient during the warm-up; statistics are synchronised, so that buffers
-        # need no broadcast at each step.
-        strategy = DDPStrategy(
-            find_unused_parameters=True,
-            broadcast_buffers=False,
-            process_group_backend="nccl" if cuda else "gloo",
-            timeout=timedelta(hours=6),  # the others wait while the first process scans the photos
-        )
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", world))
-    fabric = Fabric(
-        accelerator="cuda" if cuda else "cpu",
-        strategy=strategy,
-        devices=local,
-        num_nodes=max(1, world // local),
-        precision=recipe.precision,
-    )
-    fabric.launch()
-    torch.use_deterministic_algorithms(recipe.deterministic)
-    return fabric
 
 
 def scan_photos(data: Path, recipe: Recipe, stream: TextIO | None) -> Scan:
@@ -173,7 +135,8 @@ def _pretrain(
     built = replace(recipe, backbone=replace(recipe.backbone, init="")) if resumed else recipe
     method = build_method(built, distributed.world_size(), fabric.device.type)
     with RunLog(out if main else None, length=length, step=next_step, stream=stream) as log:
-        trainer = build_trainer(fabric, method, recipe, images, out, log, checkpoints, callbacks)
+        every = [Snapshots(method, out / "snapshots", recipe), *callbacks]
+        trainer = build_trainer(fabric, method, recipe, images, out, log, checkpoints, every)
         if checkpoint is not None:
             trainer.resume(checkpoint)
             checkpoint = None  # as large as networks and momentum together
@@ -201,90 +164,3 @@ def _pretrain(
             log.say(f"{len(found.skipped)} files were skipped; {out / 'skipped.csv'} says which and why.")
     distributed.barrier()
     return Run(out)
-
-
-def build_trainer(
-    fabric: Fabric,
-    method: Method,
-    recipe: Recipe,
-    images: Images,
-    out: Path,
-    log: RunLog,
-    checkpoints: Checkpoints,
-    callbacks: Sequence[Callback],
-) -> Trainer:
-    """The trainer of a resolved recipe.
-
-    Raises:
-        UserError: the global batch does not divide among the processes.
-    """
-    world = distributed.world_size()
-    share = recipe.batch_size // world
-    unit = getattr(recipe.method, "slice_size", 1)
-    if recipe.batch_size % world or share % unit or (recipe.micro_batch and share % recipe.micro_batch):
-        raise UserError(
-            f"batch_size {recipe.batch_size} cannot be shared by {world} processes in multiples of "
-            f"{max(unit, recipe.micro_batch)} images. Change --batch-size or the number of processes."
-        )
-    batches = Batches(
-        images,
-        recipe.views,
-        batch_size=recipe.batch_size,
-        micro_batch=recipe.micro_batch,
-        seed=recipe.seed,
-        workers=recipe.workers,
-        rank=distributed.rank(),
-        world=world,
-        open_masks=partial(MaskStore, out / "masks"),
-    )
-
-    def batches_of(epoch: int, first_step: int = 0) -> Iterator[list[Batch]]:
-        return batches(epoch, first_step, with_masks="contrast" in method.plan(epoch).losses)
-
-    source = build_source(recipe, method, fabric.device)
-
-    def refresh_masks(cycle: int, progress: Any, stopped: Any) -> bool | None:
-        if source is None or (recipe.masks.source != "bootstrap" and cycle > 0):
-            return None  # fixed masks are made once
-        keep = recipe.masks.keep_generations
-        if keep and fabric.is_global_zero:
-            # Before, not after: the last checkpoint still needs the generation that is current now.
-            prune(out / "masks", keep)
-        distributed.barrier()
-        method.eval()
-        manifest = {"source": recipe_file.to_dict(recipe)["masks"], "photos": images.fingerprint()}
-        return generate(
-            source,
-            images,
-            out / "masks",
-            cycle,
-            seed=recipe.seed,
-            cycle=cycle,
-            manifest=manifest,
-            progress=progress,
-            stopped=stopped,
-        )
-
-    # Convolutions are quicker this way, on CPUs and GPUs, and pooling reads whole rows of channels.
-    method.to(memory_format=torch.channels_last)
-    steps_per_epoch = recipe.steps_per_epoch(len(images))
-    groups = parameter_groups(method, recipe.optimizer.weight_decay)
-    return Trainer(
-        fabric,
-        method,
-        build_optimizer(recipe.optimizer, groups, recipe.optimizer.lr),
-        batches_of,
-        epochs=recipe.epochs,
-        steps_per_epoch=steps_per_epoch,
-        batch_size=recipe.batch_size,
-        seed=recipe.seed,
-        learning_rate=lambda step: learning_rate(
-            recipe.optimizer, step, steps_per_epoch, recipe.epochs, recipe.batch_size
-        ),
-        refreshers={"masks": refresh_masks},
-        log=log,
-        checkpoints=checkpoints,
-        checkpoint_every=recipe.checkpoint_every,
-        log_every=recipe.log_every,
-        callbacks=[Snapshots(method, out / "snapshots", recipe), *callbacks],
-    )

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import final
 
 from cyborgs.engine import recipe_file
+from cyborgs.engine.callback import Callback
 from cyborgs.engine.recipe import Recipe
-from cyborgs.engine.trainer import Callback, Trainer
+from cyborgs.engine.trainer import Trainer
 from cyborgs.methods.method import Method
 from cyborgs.models.weights import save_backbone
 from cyborgs.structures import EpochPlan

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from types import FrameType
 
 import torch
 from lightning_fabric import Fabric
@@ -17,28 +12,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cyborgs import distributed
+from cyborgs.engine.callback import Callback
 from cyborgs.engine.checkpoint import Checkpoint, Checkpoints, load_networks
+from cyborgs.engine.clock import Clock
 from cyborgs.engine.contract import ADVICE, BatchSource, LossError, MicroBatch, Refresher, Stopped
 from cyborgs.engine.log import RunLog, Speed, duration
+from cyborgs.engine.signals import Stop
 from cyborgs.errors import NotFiniteError
 from cyborgs.seeds import derive
 from cyborgs.structures import EpochPlan, StepSeed, StepWork
-
-
-class Callback:
-    """Called by the trainer; every method does nothing unless a callback says otherwise."""
-
-    def on_epoch(self, trainer: Trainer, plan: EpochPlan) -> None:
-        """Before anything of an epoch, refreshes included."""
-
-    def on_refresh(self, trainer: Trainer, name: str, done: int, total: int) -> None:
-        """While something is made anew."""
-
-    def on_step(self, trainer: Trainer) -> None:
-        """After a step; ``trainer.progress.step`` counts it already."""
-
-    def on_end(self, trainer: Trainer) -> None:
-        """After the last step."""
 
 
 @dataclass
@@ -101,7 +83,9 @@ class Trainer:
         self.callbacks = list(callbacks)
         self.progress = Progress()
         self.speed = Speed()
-        self._stop = threading.Event()
+        self.clock = Clock()
+        self._stop = Stop()
+        self._vote = distributed.Vote()
         self._module, self._optimizer = fabric.setup(trainable, optimizer)
 
     @property
@@ -111,23 +95,27 @@ class Trainer:
 
     def stop(self) -> None:
         """Finish the step, write a checkpoint, leave."""
-        self._stop.set()
+        self._stop.ask()
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Put networks, optimiser and progress where the checkpoint left them."""
         load_networks(self.trainable, checkpoint)
         self._optimizer.load_state_dict(checkpoint.optimizer)
         self.progress = Progress(**checkpoint.state["progress"])
+        states = checkpoint.state.get("callbacks", {})
+        for callback in self.callbacks:
+            if callback.name in states:
+                callback.load_state_dict(states[callback.name])
 
     def fit(self) -> None:
         """Train to the last epoch.
 
         Raises:
-            Stopped: after ``stop()`` or the first Ctrl-C, once a checkpoint is written.
+            Stopped: after ``stop()`` or a signal (``engine/signals.py``), once a checkpoint is written.
             LossError: a logged loss is not finite; names loss and step.
         """
         self.trainable.train()
-        with self._signals():
+        with self._stop.listening():
             while self.progress.step < self.total_steps:
                 epoch, first = divmod(self.progress.step, self.steps_per_epoch)
                 plan = self._plan(epoch)
@@ -151,15 +139,18 @@ class Trainer:
             LossError: a weight is NaN or infinite; the checkpoint before stays the last.
         """
         self._check_weights()
-        length = self.log.flush()
-        if self.fabric.is_global_zero:
-            self.checkpoints.save(
-                self.progress.step,
-                self.trainable.state_dict(),
-                self._optimizer.state_dict(),
-                {"progress": asdict(self.progress), "metrics_bytes": length},
-            )
-        distributed.barrier()
+        with self.clock.during("saving"):
+            length = self.log.flush()
+            if self.fabric.is_global_zero:
+                state = {
+                    "progress": asdict(self.progress),
+                    "metrics_bytes": length,
+                    "callbacks": {c.name: c.state_dict() for c in self.callbacks if c.name},
+                }
+                self.checkpoints.save(
+                    self.progress.step, self.trainable.state_dict(), self._optimizer.state_dict(), state
+                )
+            distributed.barrier()
 
     def _plan(self, epoch: int) -> EpochPlan:
         plan: EpochPlan = self.trainable.plan(epoch)  # type: ignore[operator]
@@ -179,15 +170,18 @@ class Trainer:
                     callback.on_refresh(self, name, done, total)
 
             self._check_weights()
-            made = self.refreshers[name](self.progress.cycle, report, self._stop.is_set)
+            self.clock.read()
+            made = self.refreshers[name](self.progress.cycle, report, lambda: bool(self._stop))
             if made is False:
                 self._leave()
             self.trainable.train()
             if made is None:
                 continue
-            self.log.write(
-                {"step": self.progress.step, "epoch": plan.epoch, "refresh": name, "cycle": self.progress.cycle}
-            )
+            figures: dict[str, float] = {}
+            for callback in self.callbacks:
+                figures |= callback.on_refreshed(self, name)
+            place = {"step": self.progress.step, "epoch": plan.epoch, "refresh": name, "cycle": self.progress.cycle}
+            self.log.write(place | figures | self.clock.read())
             self.log.say(f"epoch {plan.epoch + 1}/{self.epochs} | {name} made anew (cycle {self.progress.cycle})")
         self.progress.refreshed = plan.epoch
         if plan.refresh:
@@ -196,30 +190,36 @@ class Trainer:
         self.speed.skip()
 
     def _leave(self) -> None:
+        self.log.say("Stopping: a checkpoint is being written. Ctrl-C stops at once.")
         self.save()
-        raise Stopped
+        raise Stopped(self._stop.signal)
 
     def _epoch(self, plan: EpochPlan, first: int) -> None:
         last: dict[str, float] = {}
-        for step, micro_batches in enumerate(self.batches(plan.epoch, first), start=first):
+        batches = iter(self.batches(plan.epoch, first))
+        for step in range(first, self.steps_per_epoch):
+            with self.clock.during("waiting"):
+                micro_batches = next(batches)
             rate = self.learning_rate(self.progress.step)
-            output_losses = self._step(plan, step, micro_batches, rate)
+            logged = (self.progress.step + 1) % self.log_every == 0 or step + 1 == self.steps_per_epoch
+            values = self._step(plan, step, micro_batches, rate, logged)
             self.progress.step += 1
             self.trainable.after_step(self.progress.step / self.total_steps)  # type: ignore[operator]
-            ends = step + 1 == self.steps_per_epoch
             speed = self.speed.update(self.batch_size)
-            if self.progress.step % self.log_every == 0 or ends:
-                last = self._log(plan, output_losses, rate, speed)
+            if logged:
+                last = self._log(plan, values, rate, speed)
             self.log.progress(self._line(plan, last, rate, speed), self.progress.step, self.total_steps)
             for callback in self.callbacks:
                 callback.on_step(self)
-            if distributed.all_any(self._stop.is_set()):
+            if self._vote(bool(self._stop)):
                 self._leave()
             if self.progress.step % self.checkpoint_every == 0:
                 self.save()
         self.log.say(self._line(plan, last, rate, speed))
 
-    def _step(self, plan: EpochPlan, step: int, micro_batches: Sequence[MicroBatch], rate: float) -> dict[str, Tensor]:
+    def _step(
+        self, plan: EpochPlan, step: int, micro_batches: Sequence[MicroBatch], rate: float, logged: bool
+    ) -> dict[str, Tensor]:
         """Gradients of the global batch, one optimiser step; the losses and metrics, still on the device."""
         for group in self._optimizer.param_groups:
             group["lr"] = rate
@@ -231,7 +231,9 @@ class Trainer:
             batch = micro_batch.to(self.fabric.device, non_blocking=True)
             with self.fabric.no_backward_sync(self._module, enabled=index + 1 < count):
                 try:
-                    losses, metrics = self._module(StepWork(batch, plan, StepSeed(self.seed, plan.epoch, step)))
+                    losses, metrics = self._module(
+                        StepWork(batch, plan, StepSeed(self.seed, plan.epoch, step), measure=logged)
+                    )
                 except NotFiniteError as error:
                     raise LossError(
                         f"features are not finite at step {self.progress.step}: {error}. {ADVICE}"
@@ -243,6 +245,9 @@ class Trainer:
             parts |= metrics
             for name, value in parts.items():
                 values[name] = values.get(name, 0) + value / count
+        if logged:
+            grads = [p.grad for p in self.trainable.parameters() if p.grad is not None]
+            values["gradient/norm"] = torch.stack(torch._foreach_norm(grads)).norm()
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         return values
@@ -256,16 +261,14 @@ class Trainer:
         for name, value in numbers.items():
             if name.startswith("loss") and not math.isfinite(value):
                 raise LossError(f"{name} is {value} at step {self.progress.step} (epoch {plan.epoch}). {ADVICE}")
-        self.log.write(
-            {
-                "step": self.progress.step,
-                "epoch": plan.epoch,
-                "phase": plan.phase,
-                **numbers,
-                "lr": rate,
-                "images_per_second": round(speed, 2),
-            }
-        )
+        numbers["lr"] = rate
+        for callback in self.callbacks:
+            numbers |= callback.measure(self, plan, numbers)
+        place = {"step": self.progress.step, "epoch": plan.epoch, "phase": plan.phase}
+        times = {"images_per_second": round(speed, 2)} | self.clock.read("waiting", "saving")
+        self.log.write(place | numbers | times)
+        for callback in self.callbacks:
+            callback.on_log(self, plan, numbers)
         return numbers
 
     def _line(self, plan: EpochPlan, numbers: Mapping[str, float], rate: float, speed: float) -> str:
@@ -276,25 +279,3 @@ class Trainer:
             f"epoch {plan.epoch + 1}/{self.epochs} | {plan.phase} | {loss} | lr {rate:.3g} | "
             f"{speed:.0f} img/s | left {duration(left)}"
         )
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """The first Ctrl-C asks to stop; the second one stops at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        owner = os.getpid()
-
-        def on_signal(number: int, frame: FrameType | None) -> None:
-            if os.getpid() != owner:
-                return  # a loader process, forked with this handler: its parent decides
-            self.stop()
-            signal.signal(signal.SIGINT, previous)
-            self.log.say("Stopping after this step; Ctrl-C again stops at once.")
-
-        previous = signal.signal(signal.SIGINT, on_signal)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, previous)

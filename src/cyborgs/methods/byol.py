@@ -29,7 +29,7 @@ class Byol(Method):
         self.target_backbone = target_of(backbone)
         self.target_projector = target_of(self.projector)
 
-    def training_step(self, batch: Batch, plan: EpochPlan, seed: StepSeed) -> StepOutput:
+    def training_step(self, batch: Batch, plan: EpochPlan, seed: StepSeed, *, measure: bool = False) -> StepOutput:
         """``byol``: both directions of 2 - 2 cos, mean over images."""
         images = [self.backbone.normalise(view.images) for view in batch.views]
         predictions = [

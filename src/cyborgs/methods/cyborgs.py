@@ -42,7 +42,7 @@ class Cyborgs(Method):
         self.target_backbone = target_of(backbone)
         self.target_projector = target_of(self.projector)
 
-    def training_step(self, batch: Batch, plan: EpochPlan, seed: StepSeed) -> StepOutput:
+    def training_step(self, batch: Batch, plan: EpochPlan, seed: StepSeed, *, measure: bool = False) -> StepOutput:
         """``contrast`` and ``cluster`` as the plan asks; the forward pass stops at the last layer that is needed."""
         contrast, cluster = "contrast" in plan.losses, "cluster" in plan.losses
         layers = tuple(dict.fromkeys((*(self.clustered if cluster else ()), *(self.fused if contrast else ()))))

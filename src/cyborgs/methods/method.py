@@ -27,8 +27,11 @@ class Method(nn.Module, ABC):
         return self.config.plan(epoch)
 
     @abstractmethod
-    def training_step(self, batch: Batch, plan: EpochPlan, seed: StepSeed) -> StepOutput:
-        """Losses of one micro-batch, by the names of ``plan.losses``, and figures for the log."""
+    def training_step(self, batch: Batch, plan: EpochPlan, seed: StepSeed, *, measure: bool = False) -> StepOutput:
+        """Losses of one micro-batch, by the names of ``plan.losses``, and figures for the log.
+
+        ``measure``: the step is logged; figures that cost time are computed then alone.
+        """
 
     @abstractmethod
     def after_step(self, progress: float) -> None:
@@ -36,5 +39,5 @@ class Method(nn.Module, ABC):
 
     def forward(self, work: StepWork) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """``training_step`` as (losses, metrics), so that a wrapper for several processes sees one forward pass a step."""
-        output = self.training_step(work.batch, work.plan, work.seed)
+        output = self.training_step(work.batch, work.plan, work.seed, measure=work.measure)
         return dict(output.losses), dict(output.metrics)

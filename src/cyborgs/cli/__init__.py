@@ -1,0 +1,56 @@
+"""The command line: one file a command; parsing, then one function call. No torch until a command needs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from cyborgs.cli import demo, evaluate, exits, pretrain, report, segment
+from cyborgs.errors import UserError
+
+COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
+    "pretrain": (pretrain.run, "photos -> backbone and masks"),
+    "segment": (segment.run, "photos and backbone -> label PNGs and overlays"),
+    "evaluate": (evaluate.run, "backbone and labelled photos -> linear segmentation"),
+    "report": (report.run, "run -> one HTML page"),
+    "demo": (demo.run, "all of it on built-in scenes, in minutes"),
+}
+
+
+def _usage() -> str:
+    width = max(map(len, COMMANDS))
+    lines = "\n".join(f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items())
+    return f"usage: cyborgs COMMAND [OPTIONS]\n\n{lines}\n\ncyborgs COMMAND --help tells the options of a command.\n"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code: 0 done, 1 the input is at fault, 2 the command line is, 130 interrupted."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    # Threads that spin while they wait starve the loader's processes on small machines.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_usage(), end="")
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"cyborgs {version('cyborgs')}")
+        return 0
+    if argv[0] not in COMMANDS:
+        print(f"cyborgs: no command is named {argv[0]!r}.\n\n{_usage()}", end="", file=sys.stderr)
+        return 2
+    try:
+        return COMMANDS[argv[0]][0](argv[1:])
+    except UserError as error:
+        exits.tell(f"cyborgs {argv[0]}: {error}")
+        return 1
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 2
+    except KeyboardInterrupt:
+        print(f"cyborgs {argv[0]}: interrupted.", file=sys.stderr)
+        return exits.INTERRUPTED
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"cyborgs {argv[0]}: {where}{error.strerror or error}", file=sys.stderr)
+        return 1

@@ -1,0 +1,50 @@
+"""What may look on while a run goes: monitors, guards, snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cyborgs.engine.trainer import Trainer
+    from cyborgs.structures import EpochPlan
+
+
+class Callback:
+    """Called by the trainer, on all processes alike; every method does nothing unless a callback says otherwise.
+
+    A callback never draws from torch's or numpy's global generators: a run is the same with it and without.
+    """
+
+    name: str = ""
+    """Key of its state in the checkpoint; empty: it has none."""
+
+    def on_epoch(self, trainer: Trainer, plan: EpochPlan) -> None:
+        """Before anything of an epoch, refreshes included."""
+
+    def on_refresh(self, trainer: Trainer, name: str, done: int, total: int) -> None:
+        """While something is made anew."""
+
+    def on_refreshed(self, trainer: Trainer, name: str) -> Mapping[str, float]:
+        """After something was made anew: figures for its line of the log."""
+        return {}
+
+    def measure(self, trainer: Trainer, plan: EpochPlan, numbers: Mapping[str, float]) -> Mapping[str, float]:
+        """At a logged step, which ``numbers`` describe, before its line is written: further figures for that line."""
+        return {}
+
+    def on_log(self, trainer: Trainer, plan: EpochPlan, numbers: Mapping[str, float]) -> None:
+        """After the line of a logged step, its clock readings left out, was written."""
+
+    def on_step(self, trainer: Trainer) -> None:
+        """After a step; ``trainer.progress.step`` counts it already."""
+
+    def on_end(self, trainer: Trainer) -> None:
+        """After the last step."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it must know to go on after a resume, as JSON holds it."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what ``state_dict`` gave."""

@@ -1,0 +1,42 @@
+"""Device, precision and processes of a run."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
+
+from cyborgs.engine.recipe import Recipe
+
+
+def make_fabric(recipe: Recipe) -> Fabric:
+    """Device, precision and processes: one process, or those that torchrun started."""
+    cuda = torch.cuda.is_available()
+    if recipe.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    strategy: Any = "auto"
+    if world > 1:
+        # Parts of the network get no gradient during the warm-up; statistics are synchronised, so that buffers
+        # need no broadcast at each step.
+        strategy = DDPStrategy(
+            find_unused_parameters=True,
+            broadcast_buffers=False,
+            process_group_backend="nccl" if cuda else "gloo",
+            timeout=timedelta(hours=6),  # the others wait while the first process scans the photos
+        )
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", world))
+    fabric = Fabric(
+        accelerator="cuda" if cuda else "cpu",
+        strategy=strategy,
+        devices=local,
+        num_nodes=max(1, world // local),
+        precision=recipe.precision,
+    )
+    fabric.launch()
+    torch.use_deterministic_algorithms(recipe.deterministic)
+    return fabric
