@@ -15,7 +15,10 @@ from cyborgs.engine.recipe import Recipe
 from cyborgs.errors import UserError
 from cyborgs.files import write_bytes
 
-EARLY = frozenset({".lock", "metrics.jsonl", "tensorboard", "photos.json", "images.csv", "skipped.csv"})
+EARLY = frozenset(
+    {".lock", "metrics.jsonl", "tensorboard", "wandb", "wandb-id", "mlflow", "mlflow.db", "mlflow-id"}
+    | {"photos.json", "images.csv", "skipped.csv"}
+)
 """What is there before a run has begun: a first try that failed on a mistake leaves no more, and hinders no second."""
 
 

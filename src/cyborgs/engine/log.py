@@ -1,4 +1,4 @@
-"""metrics.jsonl, TensorBoard events and the line a person reads."""
+"""metrics.jsonl, a backend beside it, and the line a person reads."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import Any, Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+from cyborgs.engine.backends import Backend
 
 TIMES = ("images_per_second", "seconds", "seconds_waiting", "seconds_saving")
 """Fields of metrics.jsonl that depend on the clock; all others are the same in every equal run."""
@@ -72,23 +71,27 @@ class RunLog:
     Args:
         folder: the run's folder, or None for a process that says nothing.
         length: length of metrics.jsonl at the checkpoint.
-        step: first step that will be logged (TensorBoard drops later events of the run before).
+        backend: takes the figures too; closed with the log.
         stream: where progress goes; a bar that moves in a terminal, a line an epoch elsewhere.
     """
 
-    def __init__(self, folder: Path | None, *, length: int = 0, step: int = 0, stream: TextIO | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        *,
+        length: int = 0,
+        backend: Backend | None = None,
+        stream: TextIO | None = None,
+    ) -> None:
         self._metrics: MetricsFile | None = None
-        self._events: SummaryWriter | None = None
+        self._backend = backend
         stream = stream or sys.stderr
         self._quiet = folder is None
         self._console = Console(file=stream, highlight=False, soft_wrap=True)
         self._bar: Progress | None = None
         self._task: Any = None
         if folder is not None:
-            from torch.utils.tensorboard import SummaryWriter
-
             self._metrics = MetricsFile(folder / "metrics.jsonl", length)
-            self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
             if self._console.is_terminal:
                 self._bar = Progress(
                     BarColumn(bar_width=20), TextColumn("{task.description}", markup=False), console=self._console
@@ -105,13 +108,26 @@ class RunLog:
         self.close()
 
     def write(self, values: Mapping[str, Any]) -> None:
-        """A line of metrics.jsonl and, for lines with a step, TensorBoard events."""
+        """A line of metrics.jsonl; its numbers to the backend too."""
         if self._metrics is not None:
             self._metrics.write(values)
-        if self._events is not None and "step" in values:
-            for name, value in values.items():
-                if name not in ("step", "epoch") and isinstance(value, int | float):
-                    self._events.add_scalar(name, value, values["step"])
+        if self._backend is not None and "step" in values:
+            numbers = {
+                name: value
+                for name, value in values.items()
+                if name not in ("step", "epoch") and isinstance(value, int | float)
+            }
+            self._guarded(lambda backend: backend.write(numbers, values["step"]))
+
+    def _guarded(self, action: Callable[[Backend], None]) -> None:
+        """A backend is somebody else's service: its failure ends its records, not the run."""
+        if self._backend is None:
+            return
+        try:
+            action(self._backend)
+        except Exception as error:  # whatever its library raises
+            name, self._backend = type(self._backend).__name__, None
+            self.say(f"{name} failed ({error}); the run goes on, with metrics.jsonl alone.")
 
     def flush(self) -> int:
         """Bring the metrics to the disk; their length in bytes."""
@@ -131,8 +147,7 @@ class RunLog:
         """Close files and the bar."""
         if self._bar is not None:
             self._bar.stop()
-        if self._events is not None:
-            self._events.close()
+        self._guarded(lambda backend: backend.close())
         if self._metrics is not None:
             self._metrics.close()
             self._metrics = None

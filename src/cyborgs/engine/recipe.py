@@ -87,6 +87,8 @@ class Recipe:
     """Deterministic algorithms on GPUs too (slower); on a CPU runs are bit for bit equal anyway."""
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
+    logger: Literal["tensorboard", "wandb", "mlflow", "none"] = "tensorboard"
+    """What takes the figures beside metrics.jsonl; wandb (offline unless WANDB_MODE is set) and mlflow are extras."""
     checkpoint_every: int = 500
     """Steps between checkpoints; one is also written at every refresh and at the end."""
     keep_checkpoints: int = 2

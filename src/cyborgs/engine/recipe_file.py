@@ -17,7 +17,7 @@ from cyborgs.engine.recipe import Recipe
 from cyborgs.errors import UserError
 from cyborgs.methods.config import CONFIGS, MethodConfig
 
-NEUTRAL = frozenset({"workers", "keep_checkpoints", "checkpoint_every", "max_skipped", "name"})
+NEUTRAL = frozenset({"workers", "keep_checkpoints", "checkpoint_every", "logger", "max_skipped", "name"})
 """Fields that may differ on resume: the result does not depend on them."""
 
 

@@ -17,6 +17,7 @@ from cyborgs.data.listing import list_images
 from cyborgs.data.scan import Scan, scan
 from cyborgs.engine import recipe_file
 from cyborgs.engine.assemble import build_trainer
+from cyborgs.engine.backends import open_backend
 from cyborgs.engine.build import build_method
 from cyborgs.engine.callback import Callback
 from cyborgs.engine.checkpoint import Checkpoints
@@ -134,7 +135,8 @@ def _pretrain(
     # A checkpoint holds the weights: the file they once came from is not needed again.
     built = replace(recipe, backbone=replace(recipe.backbone, init="")) if resumed else recipe
     method = build_method(built, distributed.world_size(), fabric.device.type)
-    with RunLog(out if main else None, length=length, step=next_step, stream=stream) as log:
+    backend = open_backend(recipe.logger, out, next_step, recipe_file.to_dict(recipe)) if main else None
+    with RunLog(out if main else None, length=length, backend=backend, stream=stream) as log:
         every = [Snapshots(method, out / "snapshots", recipe), *callbacks]
         trainer = build_trainer(fabric, method, recipe, images, out, log, checkpoints, every)
         if checkpoint is not None:
