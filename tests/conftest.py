@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from cyborgs.masks.config import MaskConfig
 from cyborgs.methods.config import ByolConfig, CyborgsConfig
 from cyborgs.models.config import BackboneConfig
 from cyborgs.views.config import ViewSpec
+from tests.no_network import sitecustomize as guard  # from here on this process is guarded
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -26,6 +29,32 @@ def _one_thread() -> None:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Scans are cached in the user's folder: tests have one of their own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+class Attempts:
+    """What the guard refused, here and in processes that a test started."""
+
+    def __init__(self, record: Path) -> None:
+        self._record = record
+
+    def take(self) -> list[str]:
+        """All since the last call, which are forgotten."""
+        lines = self._record.read_text(encoding="utf-8").splitlines() if self._record.exists() else []
+        self._record.unlink(missing_ok=True)
+        return lines
+
+
+@pytest.fixture(autouse=True)
+def network_attempts(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Attempts]:
+    """No test leaves this machine, nor do the Pythons that it starts; one that tries fails, even if it catches that."""
+    record = tmp_path_factory.mktemp("network") / "attempts"
+    monkeypatch.setenv(guard.RECORD, str(record))
+    folder, others = str(Path(guard.__file__).parent), os.environ.get("PYTHONPATH")
+    monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{others}" if others else folder)
+    attempts = Attempts(record)
+    yield attempts
+    refused = attempts.take()
+    assert not refused, f"tried to leave this machine: {'; '.join(refused[:5])}"
 
 
 def make_photos(folder: Path, count: int = 22, seed: int = 0) -> Path:

@@ -55,7 +55,7 @@ def test_help_is_quick_and_lists_the_commands(capsys: pytest.CaptureFixture[str]
     result = run("--help")
     assert time.perf_counter() - start < 3  # the goal is a second
     assert result.returncode == 0
-    for command in ("pretrain", "segment", "evaluate", "report", "demo"):
+    for command in ("pretrain", "segment", "evaluate", "report", "doctor", "demo"):
         assert command in result.stdout
         assert said(capsys, command, "--help")[0] == 0
 

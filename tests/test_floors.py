@@ -11,8 +11,10 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "cyborgs"
 FLOORS = {
     "structures": 1,
-    "errors": 1,
+    "errors": 0.5,
+    "space": 0.7,
     "files": 1,
+    "sealed": 1,
     "seeds": 1,
     "distributed": 1,
     "ops": 1.5,
@@ -26,6 +28,8 @@ FLOORS = {
     "recipes": 6,
     "evaluation": 6,
     "report": 6,
+    "doctor": 6,
+    "forecast": 6,
     "demonstration": 6.5,
     "api": 7,
     "cli": 8,

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cyborgs.api import evaluate as evaluate
+    from cyborgs.api import pretrain as pretrain
     from cyborgs.api import segment as segment
     from cyborgs.engine.recipe import Recipe as Recipe
     from cyborgs.engine.run import Run as Run
-    from cyborgs.engine.run import pretrain as pretrain
     from cyborgs.masks.store import MaskStore as MaskStore
     from cyborgs.models.weights import load_backbone as load_backbone
     from cyborgs.recipes import RECIPES as RECIPES
     from cyborgs.structures import ViewGeometry as ViewGeometry
 
 _HOMES = {
-    "pretrain": "cyborgs.engine.run",
+    "pretrain": "cyborgs.api",
     "Run": "cyborgs.engine.run",
     "segment": "cyborgs.api",
     "evaluate": "cyborgs.api",

@@ -1,4 +1,4 @@
-"""What ``import cyborgs`` offers beside training: segmenting, evaluating, looking ahead. Loads no trainer."""
+"""What ``import cyborgs`` offers: training with its monitors, segmenting, evaluating, looking ahead, the report."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import torch
 
@@ -16,8 +16,8 @@ from cyborgs.data.listing import list_images
 from cyborgs.data.scan import scan
 from cyborgs.engine.log import moving
 from cyborgs.engine.recipe import Recipe
-from cyborgs.engine.recipe_file import from_dict, to_text
-from cyborgs.errors import UserError
+from cyborgs.engine.recipe_file import from_dict
+from cyborgs.errors import UserError, printable
 from cyborgs.evaluation.labelled import read_list
 from cyborgs.evaluation.linear_segmentation import ProbeResult, linear_segmentation
 from cyborgs.evaluation.segment import segment as segment_images
@@ -25,6 +25,41 @@ from cyborgs.methods.config import CyborgsConfig
 from cyborgs.models.backbone import Backbone
 from cyborgs.models.weights import load_backbone, read_metadata
 from cyborgs.seeds import derive
+
+if TYPE_CHECKING:
+    from cyborgs.engine.callback import Callback
+    from cyborgs.engine.run import Run
+
+
+def pretrain(
+    recipe: Recipe,
+    *,
+    data: str | Path,
+    out: str | Path,
+    resume: bool = False,
+    callbacks: Sequence[Callback] = (),
+    stream: TextIO | None = None,
+) -> Run:
+    """Pretrain on a folder or list of photos, with the monitors that the recipe asks for.
+
+    Args:
+        recipe: what to do; with ``resume`` it must agree with the run's recipe.yaml.
+        data: a folder (searched recursively) or a text file with a path a line.
+        out: the run's folder.
+        resume: go on from the last checkpoint.
+        callbacks: called by the trainer, after the monitors.
+        stream: where progress is written; default stderr.
+
+    Raises:
+        UserError: the input is at fault; says what to do.
+        Stopped: interrupted, after a checkpoint was written.
+    """
+    # The trainer, which the other functions do without, takes a second to load.
+    from cyborgs.engine import run
+    from cyborgs.evaluation.monitors import monitors
+
+    every = [*monitors(recipe, data, out), *callbacks]
+    return run.pretrain(recipe, data=data, out=out, resume=resume, callbacks=every, stream=stream)
 
 
 def read_photos(data: str | Path) -> Images:
@@ -35,27 +70,6 @@ def read_photos(data: str | Path) -> Images:
     """
     with moving("reading photos") as progress:
         return Images.from_scan(scan(list_images(data), progress=progress))
-
-
-def dry_run(recipe: Recipe, *, data: str | Path) -> str:
-    """The resolved recipe, the photos and the steps, as text; nothing is started or written.
-
-    Raises:
-        UserError: the photos are at fault, or fewer than a batch.
-    """
-    images = read_photos(data)
-    if len(images) < recipe.batch_size:
-        raise UserError(f"{data}: {len(images)} usable photos, fewer than batch_size {recipe.batch_size}.")
-    resolved = recipe.resolved(len(images))
-    steps = resolved.steps_per_epoch(len(images))
-    refreshes = [e for e in range(resolved.epochs) if resolved.method.plan(e).refresh]
-    shown = ", ".join(map(str, refreshes[:10])) + (", ..." if len(refreshes) > 10 else "")
-    return (
-        f"{to_text(resolved)}\n"
-        f"photos: {len(images)}, skipped: {len(images.skipped)}\n"
-        f"steps: {steps} an epoch, {steps * resolved.epochs} in all\n"
-        f"masks are made at epochs: {shown or 'never'}"
-    )
 
 
 def clustered_layers(checkpoint: str | Path, backbone: Backbone) -> tuple[str, ...]:
@@ -109,9 +123,10 @@ def segment(
             overlays=overlays,
             progress=progress,
         )
-    print(f"{len(images)} photos in {clusters} clusters, {len(images.skipped)} files skipped: {Path(out) / 'labels'}")
+    labels = printable(str(Path(out) / "labels"))
+    print(f"{len(images)} photos in {clusters} clusters, {len(images.skipped)} files skipped: {labels}")
     for name, reason in images.skipped[:10]:
-        print(f"  skipped {name}: {reason}")
+        print(printable(f"  skipped {name}: {reason}"))
 
 
 def random_like(backbone: Backbone, seed: int = 0) -> Backbone:
@@ -172,3 +187,24 @@ def _print_probes(name: str, results: Sequence[ProbeResult]) -> None:
         scores = [r.miou for r in results if r.layers == layers]
         spread = f" +- {stdev(scores):.4f} ({len(scores)} seeds)" if len(scores) > 1 else ""
         print(f"{name:<11} {'+'.join(layers):<24} mIoU {mean(scores):.4f}{spread}")
+
+
+def report(
+    run: str | Path, *, data: str | Path | None = None, truth: str | Path | None = None, out: str | Path | None = None
+) -> Path:
+    """Write the page of a run, finished or going on, with the nearest neighbours of some regions; its path.
+
+    Args:
+        run: the run's folder.
+        data: the photos it was pretrained on; None: no pictures.
+        truth: folder with the truth of photo ``a/b.jpg`` as ``a/b.png``.
+        out: the page; ``report.html`` in the run's folder by default.
+
+    Raises:
+        UserError: no run there, other photos than the run's, or a page that would lie among the photos.
+    """
+    from cyborgs.evaluation.of_run import neighbours_of_run
+    from cyborgs.recipes import RECIPES
+    from cyborgs.report.page import report as write
+
+    return write(run, data=data, truth=truth, out=out, recipes=RECIPES, find=neighbours_of_run)

@@ -22,8 +22,12 @@ from cyborgs.evaluation.clustering import cluster_miou, map_miou
 from cyborgs.evaluation.labelled import read_label, read_list
 from cyborgs.evaluation.linear_segmentation import linear_segmentation
 from cyborgs.evaluation.mask_quality import mean_best_overlap
+from cyborgs.evaluation.monitors import monitors
+from cyborgs.evaluation.of_run import neighbours_of_run
+from cyborgs.files import write_bytes
 from cyborgs.masks.store import MaskStore
 from cyborgs.models.weights import load_backbone
+from cyborgs.recipes import RECIPES
 from cyborgs.report.render import render
 
 GRID = 5
@@ -43,13 +47,22 @@ def demo(recipe: Recipe, *, out: str | Path, scenes: int = 320) -> Path:
     out = Path(out)
     made = write_scenes(out / "scenes", scenes, recipe.seed)
     begun = (out / "run" / "recipe.yaml").exists()
-    run = pretrain(recipe, data=made.photos, out=out / "run", resume=begun)
+    looking = monitors(recipe, made.photos, out / "run")
+    run = pretrain(recipe, data=made.photos, out=out / "run", resume=begun, callbacks=looking)
     images = Images.from_scan(scan(list_images(made.photos)))
     quality = measure_masks(run, made, images)
-    (run.folder / "quality.json").write_text(json.dumps(quality, indent=1) + "\n")
+    write_bytes(run.folder / "quality.json", (json.dumps(quality, indent=1) + "\n").encode())
     probe = measure_probe(run, made)
-    (run.folder / "probe.json").write_text(json.dumps(probe, indent=1) + "\n")
-    return render(run.folder, photos=images, truth=made.truth, quality=quality, probe=probe)
+    write_bytes(run.folder / "probe.json", (json.dumps(probe, indent=1) + "\n").encode())
+    return render(
+        run.folder,
+        photos=images,
+        truth=made.truth,
+        quality=quality,
+        probe=probe,
+        neighbours=neighbours_of_run(run.folder, images),
+        recipes=RECIPES,
+    )
 
 
 def _truths(made: Scenes, images: Images) -> Callable[[int], Labels]:

@@ -1,10 +1,28 @@
-"""Rank, gather, reduce. In one process everything here does nothing."""
+"""Rank, gather, reduce; failing together. In one process everything here does nothing."""
 
 from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import ParamSpec, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from cyborgs.errors import UserError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_rehearsing = False
+
+
+class Elsewhere(UserError):
+    """What all processes do together failed in another one, which says why."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__(f"process {rank} of {world_size()} failed; its own message says why.")
 
 
 def is_distributed() -> bool:
@@ -36,6 +54,8 @@ def all_gather(x: Tensor) -> Tensor:
     if not is_distributed():
         return x.detach()
     x = x.detach().contiguous()
+    if _rehearsing:
+        return torch.cat([x.clone() for _ in range(world_size())])
     parts = [torch.empty_like(x) for _ in range(world_size())]
     dist.all_gather(parts, x)
     return torch.cat(parts)
@@ -47,13 +67,15 @@ class _AllReduceSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: object, x: Tensor) -> Tensor:
         x = x.clone()
-        dist.all_reduce(x)
+        if not _rehearsing:
+            dist.all_reduce(x)
         return x
 
     @staticmethod
     def backward(ctx: object, *grads: Tensor) -> Tensor:
         grad = grads[0].contiguous().clone()
-        dist.all_reduce(grad)
+        if not _rehearsing:
+            dist.all_reduce(grad)
         return grad
 
 
@@ -74,9 +96,111 @@ def all_any(flag: bool) -> bool:
     return bool(value.item())
 
 
+def gather_objects(x: T) -> list[T]:
+    """``x`` of all processes in rank order; small things that can be pickled."""
+    if not is_distributed():
+        return [x]
+    found: list[T | None] = [None] * world_size()
+    dist.all_gather_object(found, x)
+    return cast(list[T], found)
+
+
+def minimum(value: int) -> int:
+    """The smallest of all processes' numbers, on all of them."""
+    if not is_distributed():
+        return value
+    lowest = _flag(False).long() + value
+    dist.all_reduce(lowest, op=dist.ReduceOp.MIN)
+    return int(lowest.item())
+
+
+@contextmanager
+def rehearsal(module: torch.nn.Module) -> Iterator[None]:
+    """Inside, what a step sums and gathers is this process's own: as large as otherwise, but nobody waits for anybody.
+
+    For trying whether a step fits in memory: where it does not, the others would wait for ever. A collective call.
+    """
+    global _rehearsing
+    synchronised = [m for m in module.modules() if isinstance(m, torch.nn.SyncBatchNorm)]  # torch's own calls
+    groups = [m.process_group for m in synchronised]
+    if synchronised and is_distributed():
+        alone = [dist.new_group([r]) for r in range(world_size())]
+        for m in synchronised:
+            m.process_group = alone[rank()]
+    _rehearsing = True
+    try:
+        yield
+    finally:
+        _rehearsing = False
+        for m, group in zip(synchronised, groups, strict=True):
+            m.process_group = group
+
+
 def _flag(flag: bool) -> Tensor:
     device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else "cpu"
     return torch.full((1,), int(flag), device=device)
+
+
+def together(action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Do something on all processes, each its part; where it fails on one it raises on all, so that none waits for ever.
+
+    The action itself must not wait for other processes.
+
+    Raises:
+        Elsewhere: it failed, and not in this process. What fails in this one is raised as it is.
+    """
+    failure: Exception | None = None
+    try:
+        result = action(*args, **kwargs)
+    except Exception as error:
+        failure = error
+    if is_distributed():
+        failed = all_gather(_flag(failure is not None)).tolist()
+        if any(failed):
+            first = failed.index(1)
+            if failure is None:
+                raise Elsewhere(first)
+            if isinstance(failure, UserError):
+                failure.speaks = first == rank()
+    if failure is not None:
+        raise failure
+    return result
+
+
+def on_first(action: Callable[[], T], passing: tuple[type[Exception], ...] = (UserError,)) -> T:
+    """Do something on the first process alone, while the others wait; its result, on all of them.
+
+    Args:
+        action: what is done; its result is pickled.
+        passing: errors that the others raise too, as they are, which the first process tells of.
+
+    Raises:
+        Elsewhere: it failed in another way, on all processes but the first, which raises what it was.
+    """
+    if not is_distributed():
+        return action()
+    failure: Exception | None = None
+    found: list[tuple[bool, T | Exception | None]] = [(False, None)]
+    if rank() == 0:
+        try:
+            found = [(True, action())]
+        except Exception as error:
+            failure = error
+            found = [(False, error if isinstance(error, passing) and _travels(error) else None)]
+    dist.broadcast_object_list(found, 0)
+    done, result = found[0]
+    if not done:
+        raise failure or (result if isinstance(result, Exception) else Elsewhere(0))
+    return result  # type: ignore[return-value]
+
+
+def _travels(error: Exception) -> bool:
+    """Whether it survives pickling, which not every class of errors does."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return False
+    return True
 
 
 class Vote:

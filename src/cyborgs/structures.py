@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -164,18 +164,25 @@ class StepSeed:
     """Step within the epoch."""
 
 
+StepPart = Literal["whole", "embed", "rest"]
+
+
 class StepWork:
     """The arguments of a step in one opaque object.
 
     Not a dataclass: wrappers for precision and processes look into those, copy them and move their tensors.
     """
 
-    def __init__(self, batch: Batch, plan: EpochPlan, seed: StepSeed, measure: bool = False) -> None:
+    def __init__(
+        self, batch: Batch, plan: EpochPlan, seed: StepSeed, measure: bool = False, part: StepPart = "whole"
+    ) -> None:
         self.batch = batch
         self.plan = plan
         self.seed = seed
         self.measure = measure
         """Whether the step is logged: figures that cost time are computed then alone."""
+        self.part = part
+        """``whole``, or one of the two passes of a step whose losses span several micro-batches."""
 
 
 @dataclass(frozen=True)

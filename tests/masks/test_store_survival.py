@@ -33,7 +33,7 @@ def test_death_while_publishing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         elif where == "manifest":
             patch.setattr("cyborgs.masks.store.write_bytes", die)
         elif where == "rename":
-            patch.setattr(Path, "rename", die)
+            patch.setattr("cyborgs.masks.store.rename", die)
         else:
             patch.setattr("cyborgs.masks.store.switch", die)
         with pytest.raises(Death):

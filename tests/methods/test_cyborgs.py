@@ -80,7 +80,7 @@ def test_the_warm_up_goes_no_further_than_the_clustered_layer() -> None:
 
 
 def test_k_is_fixed_in_the_warm_up_and_drawn_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
-    import cyborgs.methods.cyborgs as module
+    import cyborgs.methods.prototypes as module
 
     drawn: list[int] = []
     real = module.spherical_kmeans

@@ -1,4 +1,4 @@
-"""Two gloo processes give the losses and gradients of one process on the joined batch, in float64."""
+"""Two and three gloo processes give the losses and gradients of one process on the joined batch, in float64."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import socket
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
@@ -26,12 +27,12 @@ PLANS = (
 
 
 def joined_batch() -> Batch:
-    """16 images of which the second half has no label in common between its views: other row counts per process."""
-    batch = make_batch(16, 64, grid=2, labels=4)
+    """24 images of which the second half has no label in common between its views: other row counts per process."""
+    batch = make_batch(24, 64, grid=2, labels=4)
     views = []
     for view in batch.views:
         labels = view.labels.clone()  # type: ignore[union-attr]
-        labels[8:] = 7  # one region a view: fewer valid rows in the second process
+        labels[12:] = 7  # one region a view: fewer valid rows in the second process
         views.append(View(view.images, view.geometry, labels))
     return replace(batch, views=tuple(views))
 
@@ -42,7 +43,7 @@ def measure(world: int, rank: int) -> dict[str, torch.Tensor]:
     for number, plan in enumerate(PLANS):
         method = build_method(recipe, world).double().train()
         assert isinstance(method, Cyborgs)
-        share = 16 // world
+        share = 24 // world
         batch = part_of(joined_batch(), rank * share, (rank + 1) * share)
         # pixels are normalised to float32: the networks here are float64
         method.backbone.normalise = lambda x: x.double() / 128 - 1  # type: ignore[method-assign]
@@ -61,23 +62,24 @@ def measure(world: int, rank: int) -> dict[str, torch.Tensor]:
     return found
 
 
-def work(rank: int, port: int, folder: str) -> None:
+def work(rank: int, world: int, port: int, folder: str) -> None:
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
-    torch.save(measure(2, rank), Path(folder) / f"{rank}.pt")
+    torch.distributed.init_process_group("gloo", rank=rank, world_size=world)
+    torch.save(measure(world, rank), Path(folder) / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
-def test_losses_and_gradients_of_two_processes_equal_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("world", [2, 3])
+def test_losses_and_gradients_of_several_processes_equal_one(world: int, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(work, (port, str(tmp_path)), nprocs=2)  # type: ignore[no-untyped-call]
+    mp.spawn(work, (world, port, str(tmp_path)), nprocs=world)  # type: ignore[no-untyped-call]
     one = measure(1, 0)
-    two = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
-    assert one.keys() == two[0].keys() == two[1].keys()
+    several = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(world)]
+    assert all(found.keys() == one.keys() for found in several)
     assert sum("projector" in name for name in one)
     for name, expected in one.items():
-        for found in two:
+        for found in several:
             torch.testing.assert_close(found[name], expected, rtol=1e-5, atol=1e-8, msg=lambda m, n=name: f"{n}: {m}")

@@ -7,6 +7,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
+from cyborgs.errors import DiskError
 from cyborgs.models.backbone import Backbone
 from cyborgs.models.config import BackboneConfig
 from cyborgs.models.weights import load_backbone, read_metadata, save_backbone
@@ -79,7 +80,7 @@ def test_a_failed_write_leaves_the_old_file(model: Backbone, tmp_path, monkeypat
         raise OSError("disk full")
 
     monkeypatch.setattr("cyborgs.files.os.fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(DiskError, match=r"backbone.safetensors: cannot be written: disk full"):
         save_backbone(model, path, {})
     assert path.read_bytes() == b"old"
 

@@ -6,14 +6,14 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from cyborgs.cli import demo, evaluate, exits, pretrain, report, segment
-from cyborgs.errors import UserError
+from cyborgs.cli import demo, doctor, evaluate, exits, pretrain, report, segment
 
 COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "pretrain": (pretrain.run, "photos -> backbone and masks"),
     "segment": (segment.run, "photos and backbone -> label PNGs and overlays"),
     "evaluate": (evaluate.run, "backbone and labelled photos -> linear segmentation"),
     "report": (report.run, "run -> one HTML page"),
+    "doctor": (doctor.run, "versions, devices, disk, speed: what is slow or wrong, and what to do"),
     "demo": (demo.run, "all of it on built-in scenes, in minutes"),
 }
 
@@ -21,36 +21,33 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
 def _usage() -> str:
     width = max(map(len, COMMANDS))
     lines = "\n".join(f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items())
-    return f"usage: cyborgs COMMAND [OPTIONS]\n\n{lines}\n\ncyborgs COMMAND --help tells the options of a command.\n"
+    return (
+        f"usage: cyborgs COMMAND [OPTIONS]\n\n{lines}\n\ncyborgs COMMAND --help tells the options of a command.\n\n"
+        f"exit codes:\n{exits.table()}\n"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; the exit code: 0 done, 1 the input is at fault, 2 the command line is, 130 interrupted."""
+    """Run a command; the exit code, of those in ``exits.MEANINGS``."""
     argv = list(sys.argv[1:] if argv is None else argv)
     # Threads that spin while they wait starve the loader's processes on small machines.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if not argv or argv[0] in ("-h", "--help"):
         print(_usage(), end="")
-        return 0 if argv else 2
+        return exits.DONE if argv else exits.USAGE
     if argv[0] == "--version":
         from importlib.metadata import version
 
         print(f"cyborgs {version('cyborgs')}")
-        return 0
+        return exits.DONE
     if argv[0] not in COMMANDS:
         print(f"cyborgs: no command is named {argv[0]!r}.\n\n{_usage()}", end="", file=sys.stderr)
-        return 2
+        return exits.USAGE
     try:
         return COMMANDS[argv[0]][0](argv[1:])
-    except UserError as error:
-        exits.tell(f"cyborgs {argv[0]}: {error}")
-        return 1
     except SystemExit as error:
-        return error.code if isinstance(error.code, int) else 2
+        return error.code if isinstance(error.code, int) else exits.USAGE
     except KeyboardInterrupt:
-        print(f"cyborgs {argv[0]}: interrupted.", file=sys.stderr)
-        return exits.INTERRUPTED
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"cyborgs {argv[0]}: {where}{error.strerror or error}", file=sys.stderr)
-        return 1
+        return exits.of_interrupt(argv)
+    except Exception as error:
+        return exits.of_error(argv, error)

@@ -39,6 +39,5 @@ def run(argv: list[str]) -> int:
     try:
         print(demo(recipe, out=args.out, scenes=args.scenes))
     except Stopped as stopped:
-        exits.tell("Stopped; a checkpoint is written. The same command goes on.")
-        return exits.of_signal(stopped.signal)
-    return 0
+        return exits.of_stop(["demo", *argv], stopped)
+    return exits.DONE

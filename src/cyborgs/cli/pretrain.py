@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,9 +24,9 @@ class Pretrain:
     out: Path
     """Folder of the run: recipe, metrics, checkpoints, masks, backbone.safetensors."""
     resume: bool = False
-    """Go on from the last checkpoint of --out."""
+    """Go on from the last checkpoint of --out; where there is no run yet, begin one: the same command every time."""
     dry_run: bool = False
-    """Show the resolved recipe, the photos and the steps; start nothing."""
+    """Show the resolved recipe and steps, measure a few of them, predict time, memory and disk; start nothing."""
     init: str = ""
     """Weights to start from: a safetensors or torch file; the same as --backbone.init."""
     recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
@@ -88,21 +87,24 @@ def run(argv: list[str]) -> int:
     recipe = args.recipe
     if args.init:
         recipe = replace(recipe, backbone=replace(recipe.backbone, init=args.init))
-    if args.dry_run:
-        from cyborgs.api import dry_run
-
-        print(dry_run(recipe, data=args.data))
-        return 0
     from cyborgs.engine.contract import Stopped
-    from cyborgs.engine.run import pretrain
+
+    if args.dry_run:
+        from cyborgs.forecast.dry_run import dry_run
+
+        try:
+            for paragraph in dry_run(recipe, data=args.data, out=args.out):
+                print(f"{paragraph}\n", flush=True)
+        except Stopped as stopped:
+            return exits.of_signal(stopped.signal)
+        return exits.DONE
+    from cyborgs.api import pretrain
 
     try:
         pretrain(recipe, data=args.data, out=args.out, resume=args.resume)
     except Stopped as stopped:
-        paths = f"--data {shlex.quote(str(args.data))} --out {shlex.quote(str(args.out))}"
-        exits.tell(f"Stopped; a checkpoint is written. Go on with: cyborgs pretrain {paths} --resume")
-        return exits.of_signal(stopped.signal)
-    return 0
+        return exits.of_stop(["pretrain", *argv], stopped)
+    return exits.DONE
 
 
 def _pretrain_description(recipe: Recipe) -> str:

@@ -10,7 +10,7 @@ import tyro
 
 @dataclass(frozen=True)
 class Report:
-    """Write a run's report.html."""
+    """Write a run's report.html: one page that needs nothing else. The run may still be going on."""
 
     run: tyro.conf.Positional[Path]
     """Folder of the run."""
@@ -25,7 +25,7 @@ class Report:
 def run(argv: list[str]) -> int:
     """Parse and do it; the exit code."""
     args = tyro.cli(Report, args=argv, prog="cyborgs report")
-    from cyborgs.report.page import report
+    from cyborgs.api import report
 
     print(report(args.run, data=args.data, truth=args.truth, out=args.out))
     return 0

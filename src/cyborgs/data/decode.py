@@ -1,7 +1,8 @@
 """Bytes to the picture that a viewer shows, or an error that names the file.
 
 Measured on thousands of odd and malformed public pictures: simplejpeg in strict mode and Pillow neither crash nor
-invent pixels; OpenCV and torchvision do. Colour profiles are not applied.
+invent pixels; OpenCV and torchvision do. What they pass over in silence (missing scans, checksums of PNG, sizes that
+are read only after memory was taken for them) is checked in ``container.py``. Colour profiles are not applied.
 """
 
 from __future__ import annotations
@@ -11,12 +12,17 @@ import io
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
-from cyborgs.errors import UserError
+from cyborgs.data import container
+from cyborgs.data.container import JpegLayout, Refused
+from cyborgs.errors import UserError, printable
 
 MAX_PIXELS = 178_956_970
 """Default limit of a picture, the one above which Pillow refuses by itself."""
+
+MAX_MEMORY = 1 << 30
+"""Bytes that decoding one picture may take."""
 
 BACKGROUND = 255
 """Grey level that shines through transparent pixels: white, as on a page."""
@@ -24,7 +30,16 @@ BACKGROUND = 255
 Pixels = NDArray[np.uint8]
 
 _ORIENTATION = 0x0112
-_EXIF, _XMP = b"Exif\0", b"http://ns.adobe.com/xap/1.0/\0"
+_BYTES_PER_PIXEL = {"JPEG": 14, "WEBP": 20, "AVIF": 12, "JPEG2000": 20}
+"""Most memory that decoders take, the pixels that are returned included; measured on 30 million pixels."""
+_PLAIN_JPEG_BYTES_PER_PIXEL = 6
+_OTHER_BYTES_PER_PIXEL = 8
+
+_BAND = 1 << 20
+"""Pixels that are converted at once."""
+
+_LOST = ("remature end", "bad Huffman", "bad arithmetic", "instead of RST", "Inconsistent progression")
+"""What libjpeg's first warning contains where pixels are made up: others say that something else is odd."""
 
 
 class UnreadableImage(UserError):
@@ -39,15 +54,6 @@ class UnreadableImage(UserError):
         return f"{printable(self.name)}: {self.reason}."
 
 
-class _Refused(ValueError):
-    """A reason that needs no translation."""
-
-
-def printable(name: str) -> str:
-    """The name with bytes that are no UTF-8 written as escapes, so that it can be printed anywhere."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
 def decode(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Pixels:
     """Decode a picture of any kind into uint8 (H, W, 3), RGB, upright, contiguous.
 
@@ -59,35 +65,10 @@ def decode(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Pixels:
             (Pillow's own ``Image.MAX_IMAGE_PIXELS`` holds beside it for all that is not plain JPEG).
     """
     try:
-        kind = _kind(data)
+        kind = container.kind_of(data)
         return _jpeg(data, max_pixels) if kind == "JPEG" else _pillow(data, kind, max_pixels)
     except Exception as error:  # Pillow fails with OSError, ValueError, TypeError, SyntaxError, struct.error, ...
         raise UnreadableImage(name, _reason(error)) from error
-
-
-def _kind(data: bytes) -> str:
-    """Pillow's name of the format, by the first bytes. Few formats: EPS would run a program, text is no picture."""
-    if not data:
-        raise _Refused("the file is empty")
-    if data.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "PNG"
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        return "WEBP"
-    if data.startswith((b"GIF87a", b"GIF89a")):
-        return "GIF"
-    if data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-        return "TIFF"
-    if data.startswith(b"BM"):
-        return "BMP"
-    if data[4:12] in (b"ftypavif", b"ftypavis"):
-        return "AVIF"
-    if data.startswith((b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")):
-        return "JPEG2000"
-    if data[:1] == b"P" and data[1:2] in b"123456" and data[2:3].isspace():
-        return "PPM"
-    raise _Refused("not an image of a known kind (JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, JPEG 2000, PPM)")
 
 
 def _reason(error: Exception) -> str:
@@ -98,77 +79,115 @@ def _reason(error: Exception) -> str:
         return "claims more pixels than Pillow's limit"
     if isinstance(error, MemoryError):
         return "needs more memory than there is"
-    text = " ".join(str(error).split()).rstrip(".")
-    if isinstance(error, _Refused):
+    text = printable(" ".join(str(error).split()).rstrip("."))
+    if isinstance(error, Refused):
         return text
     return (
         f"damaged: {text}" if isinstance(error, OSError) and text else f"damaged: {type(error).__name__} {text}".strip()
     )
 
 
-def _check_size(width: int, height: int, max_pixels: int) -> None:
+def _check_size(width: int, height: int, max_pixels: int, bytes_per_pixel: int) -> None:
     if width * height > max_pixels:
-        raise _Refused(f"claims {width} x {height} pixels, more than the limit of {max_pixels}")
+        raise Refused(f"claims {width} x {height} pixels, more than the limit of {max_pixels}")
+    if width * height * bytes_per_pixel > MAX_MEMORY:
+        megabytes = width * height * bytes_per_pixel >> 20
+        raise Refused(
+            f"claims {width} x {height} pixels, which take {megabytes} MB to decode, "
+            f"more than the limit of {MAX_MEMORY >> 20}"
+        )
 
 
 def _jpeg(data: bytes, max_pixels: int) -> Pixels:
     """simplejpeg, strict; Pillow where it refuses, and for four channels, where Adobe's inversion must be undone."""
+    layout = container.jpeg_layout(data)
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
-        _check_size(width, height, max_pixels)
-        if space in ("CMYK", "YCCK"):
-            return _pillow(data, "JPEG", max_pixels)
-        pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB")
-    except _Refused:
+        plain = space not in ("CMYK", "YCCK")
+        odd = layout.progressive or not plain
+        _check_size(width, height, max_pixels, _BYTES_PER_PIXEL["JPEG"] if odd else _PLAIN_JPEG_BYTES_PER_PIXEL)
+        container.check_scans(data, layout)
+        pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB" if plain else "CMYK")
+    except Refused:
         raise
-    except ValueError as error:
-        # Pillow fills the missing part of such a file with grey when an end marker follows, without a word.
-        if "remature end" in str(error):
-            raise _Refused("truncated: the JPEG data ends too early") from error
+    except (ValueError, KeyError) as error:  # KeyError: ways of subsampling that simplejpeg has no name for
+        return _odd_jpeg(data, layout, str(error), max_pixels)
+    if not plain:
+        del pixels
         return _pillow(data, "JPEG", max_pixels)
-    if not _has_metadata(data):
+    if not layout.metadata:
         return pixels
     with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
         return _upright(pixels, _orientation(image))
 
 
-def _has_metadata(data: bytes) -> bool:
-    """Whether a JPEG's header holds EXIF or XMP, which may turn the picture. Most photos of data sets have none."""
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:  # fill byte
-            at += 1
-            continue
-        if marker == 0xDA:  # start of scan: the header is over
-            return False
-        if marker == 0xE1 and data.startswith((_EXIF, _XMP), at + 4):
-            return True
-        at += 2 if marker == 0x01 or 0xD0 <= marker <= 0xD8 else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return False
+def _odd_jpeg(data: bytes, layout: JpegLayout, warning: str, max_pixels: int) -> Pixels:
+    """What strict decoding refuses with a warning that Pillow does not tell, if it is complete nevertheless."""
+    if any(text in warning for text in _LOST):
+        early = "remature end" in warning
+        raise Refused("truncated: the JPEG data ends too early" if early else f"damaged: {warning}")
+    pixels = _pillow(data, "JPEG", max_pixels)
+    container.check_scans(data, layout)
+    # Pillow fills what is missing with grey, without a word. Data that is added changes the picture only then.
+    if not np.array_equal(pixels, _pillow(container.with_more_data(data, layout), "JPEG", max_pixels)):
+        raise Refused("truncated: the JPEG data ends too early")
+    return pixels
 
 
 def _pillow(data: bytes, kind: str, max_pixels: int) -> Pixels:
     if kind not in Image.OPEN:
         Image.init()
         if kind not in Image.OPEN:
-            raise _Refused(f"this Pillow is built without {kind}")
+            raise Refused(f"this Pillow is built without {kind}")
+    cost = _BYTES_PER_PIXEL.get(kind, _OTHER_BYTES_PER_PIXEL)
+    if kind == "WEBP":
+        _check_size(*container.webp_size(data), max_pixels, cost)
+    elif kind == "TIFF":
+        container.check_tags(data)
+    elif kind == "GIF":
+        container.check_gif(data)
     with Image.open(io.BytesIO(data), formats=(kind,)) as image:
-        _check_size(*image.size, max_pixels)
+        _check_size(*image.size, max_pixels, cost)
+        if kind == "PNG":  # after the size: a bomb is refused from its header
+            container.check_png(data)
+        if kind == "TIFF" and _covered(image) < image.width * image.height:
+            raise Refused("damaged: its strips or tiles are fewer than the picture has")
         image.load()
+        # Pillow leaves rows that a PNG lacks at zero, without a word. Counting them costs a third of the decoding.
+        if kind == "PNG" and (
+            image.info.get("interlace") or not np.asarray(image.crop((0, image.height - 1, *image.size))).any()
+        ):
+            container.check_png_rows(data)
         # After load: Pillow turns TIFF files itself while loading, and then removes the tag.
         orientation = _orientation(image)
         return _upright(_rgb(image), orientation)
 
 
+def _covered(image: ImageFile.ImageFile) -> int:
+    """Pixels of the strips or tiles that are going to be decoded."""
+    extents = {tile.extents for tile in image.tile if tile.extents}
+    return sum((right - left) * (bottom - top) for left, top, right, bottom in extents)
+
+
 def _rgb(image: Image.Image) -> Pixels:
-    """uint8 (H, W, 3) of a loaded picture of any mode."""
+    """uint8 (H, W, 3) of a loaded picture of any mode, converted in bands: Pillow's copies are larger than ours."""
+    width, height = image.size
+    rows = max(1, _BAND // max(1, width))
+    if rows >= height:
+        return _band(image)
+    pixels = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, rows):
+        pixels[top : top + rows] = _band(image.crop((0, top, width, min(height, top + rows))))
+    return pixels
+
+
+def _band(image: Image.Image) -> Pixels:
     if image.mode == "I" or image.mode.startswith("I;16"):
         return _sixteen_bit(image)
     if image.mode == "F":
-        raise _Refused("floating-point samples have no agreed white")
+        raise Refused("floating-point samples have no agreed white")
     if not image.has_transparency_data:
-        return np.array(image.convert("RGB"))
+        return np.array(image if image.mode == "RGB" else image.convert("RGB"))
     rgba = np.asarray(image.convert("RGBA")).astype(np.uint16)
     alpha = rgba[..., 3:]
     return ((rgba[..., :3] * alpha + BACKGROUND * (255 - alpha) + 127) // 255).astype(np.uint8)
@@ -178,7 +197,7 @@ def _sixteen_bit(image: Image.Image) -> Pixels:
     """Grey of 16 bits: the upper byte, as Pillow itself does for colour; its convert("RGB") would clip at 255."""
     values = np.asarray(image)
     if values.min() < 0 or values.max() > 0xFFFF:
-        raise _Refused("samples of 32 bits have no agreed white")
+        raise Refused("samples of 32 bits have no agreed white")
     grey = (values >> 8).astype(np.uint8)
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
@@ -189,6 +208,9 @@ def _sixteen_bit(image: Image.Image) -> Pixels:
 def _orientation(image: Image.Image) -> int:
     """EXIF orientation 1 to 8; what is absent or damaged is 1, as viewers have it."""
     try:
+        exif = image.info.get("exif")
+        if isinstance(exif, bytes):
+            container.check_tags(exif.removeprefix(b"Exif\0\0"))
         value = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # damaged metadata of a picture that is fine; Pillow fails with anything
         return 1

@@ -12,6 +12,8 @@ import xxhash
 
 from cyborgs.data.decode import MAX_PIXELS, Pixels, UnreadableImage, decode
 from cyborgs.data.scan import Scan
+from cyborgs.errors import UserError
+from cyborgs.files import AppendFile, replacing
 
 
 class Images:
@@ -43,6 +45,22 @@ class Images:
     def from_scan(cls, scan: Scan, *, max_pixels: int = MAX_PIXELS) -> Images:
         """The usable photos of a scan, in its order."""
         return cls(scan.root, scan.images, scan.skipped, max_pixels=max_pixels)
+
+    @classmethod
+    def read_csv(cls, folder: str | os.PathLike[str], root: str | os.PathLike[str]) -> Images:
+        """The photos of the ``images.csv`` that ``write_csv`` wrote, below ``root``; no photo is opened.
+
+        Raises:
+            UserError: the file is missing or damaged; names it.
+        """
+        path = Path(folder) / "images.csv"
+        try:
+            with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+                rows = list(csv.DictReader(file))
+            records = [(row["name"], int(row["height"]), int(row["width"]), int(row["hash"], 16)) for row in rows]
+        except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+            raise UserError(f"{path}: cannot be read as the list of a run's photos ({error}).") from error
+        return cls(root, records)
 
     def subset(self, indices: Sequence[int]) -> Images:
         """The photos at these indices, in this order, numbered anew; nothing is skipped."""
@@ -79,6 +97,10 @@ class Images:
             raise UnreadableImage(name, f"is {pixels.shape[:2]} (height, width) now, was {self.size(i)} in the scan")
         return pixels
 
+    def hashes(self) -> dict[str, str]:
+        """Name -> 16 hexadecimal digits that change with the file's bytes, as in ``images.csv``."""
+        return {self.name(i): f"{int(self._hashes[i]):016x}" for i in range(len(self))}
+
     def fingerprint(self) -> str:
         """16 hexadecimal digits that change with any name, any file's bytes, and their order; not with the root."""
         digest = xxhash.xxh64(self._ends.astype("<i8").tobytes())
@@ -96,11 +118,22 @@ class Images:
         _write(Path(folder) / "skipped.csv", ("name", "reason"), self.skipped)
 
 
+class _Lines:
+    """What csv.writer needs, over a file of bytes: it gives a row of text a call, which ends here with a newline alone.
+
+    Told to end rows so, ``csv`` would leave a carriage return in a name without quotes.
+    """
+
+    def __init__(self, file: AppendFile) -> None:
+        self._file = file
+
+    def write(self, row: str) -> None:
+        self._file.write((row.removesuffix("\r\n") + "\n").encode("utf-8", "surrogateescape"))
+
+
 def _write(path: Path, header: tuple[str, ...], rows: Iterable[Iterable[object]]) -> None:
     """A CSV file that appears under its name when it is complete."""
-    aside = path.with_name(path.name + ".tmp")
-    with aside.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
+    with replacing(path) as file:
+        writer = csv.writer(_Lines(file))
         writer.writerow(header)
         writer.writerows(rows)
-    aside.replace(path)

@@ -7,8 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
-from cyborgs.data.decode import printable
-from cyborgs.errors import UserError
+from cyborgs.errors import UserError, printable
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 """What counts as a photo in a folder, in any case."""

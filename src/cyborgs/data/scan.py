@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import Any
 
 import PIL
@@ -20,9 +21,13 @@ import xxhash
 
 from cyborgs.data.decode import MAX_PIXELS, UnreadableImage, decode
 from cyborgs.data.listing import InputError, Listing
+from cyborgs.errors import printable
 
 MIN_SIDE = 32
 """One cell at stride 32: a smaller photo has no map."""
+
+MAX_BYTES = 1 << 29
+"""Largest file: it is read as a whole, beside what its picture takes."""
 
 _CHUNK = 16
 """Files per task of a thread."""
@@ -113,7 +118,9 @@ def scan(
         _save(path, fresh, max_pixels)
     if not images:
         reasons = "; ".join(str(UnreadableImage(*entry)) for entry in skipped[:3])
-        raise InputError(f"{listing.root}: none of {total} files is a usable photo. First reasons: {reasons}")
+        raise InputError(
+            f"{printable(listing.root)}: none of {total} files is a usable photo. First reasons: {reasons}"
+        )
     return Scan(listing.root, tuple(images), tuple(skipped))
 
 
@@ -147,6 +154,11 @@ def _judge(root: str, name: str, known: _Verdict | None, max_pixels: int) -> _Ve
         stat = path.stat()
         if known and (known.size, known.mtime_ns) == (stat.st_size, stat.st_mtime_ns):
             return known
+        if not S_ISREG(stat.st_mode) and not S_ISDIR(stat.st_mode):  # reading a pipe or a device may never end
+            return _Verdict(0, 0, reason="no regular file", keep=False)
+        if stat.st_size > MAX_BYTES:
+            reason = f"too large: {stat.st_size >> 20} MB, more than the limit of {MAX_BYTES >> 20}"
+            return _Verdict(stat.st_size, stat.st_mtime_ns, reason=reason)
         data = path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a listed name with a NUL
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -161,7 +173,7 @@ def _judge(root: str, name: str, known: _Verdict | None, max_pixels: int) -> _Ve
 
 def _header(max_pixels: int) -> list[Any]:
     """What a cached verdict depends on beside the file."""
-    return ["cyborgs scan", 1, PIL.__version__, simplejpeg.__version__, max_pixels]
+    return ["cyborgs scan", 2, PIL.__version__, simplejpeg.__version__, max_pixels]
 
 
 def _load(path: Path, max_pixels: int) -> dict[str, _Verdict]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from cyborgs.engine.log import RunLog
 from cyborgs.engine.optim import build_optimizer, parameter_groups
 from cyborgs.engine.recipe import Recipe
 from cyborgs.engine.schedule import learning_rate
+from cyborgs.engine.signals import Stop
 from cyborgs.engine.trainer import Trainer
 from cyborgs.errors import UserError
 from cyborgs.masks.generate import generate
@@ -27,6 +31,22 @@ from cyborgs.masks.store import MaskStore, prune
 from cyborgs.methods.method import Method
 from cyborgs.structures import Batch
 from cyborgs.views.loader import Batches
+
+
+def check_share(recipe: Recipe, world: int) -> None:
+    """The global batch must divide among the processes.
+
+    Raises:
+        UserError: it does not; names the sizes.
+    """
+    share = recipe.batch_size // world
+    unit = getattr(recipe.method, "slice_size", 1)
+    micro_batch = 0 if recipe.micro_batch == "auto" else recipe.micro_batch
+    if recipe.batch_size % world or share % unit or (micro_batch and share % micro_batch):
+        raise UserError(
+            f"batch_size {recipe.batch_size} cannot be shared by {world} processes in multiples of "
+            f"{math.lcm(unit, micro_batch or 1)} images. Change --batch-size or the number of processes."
+        )
 
 
 def build_trainer(
@@ -38,20 +58,11 @@ def build_trainer(
     log: RunLog,
     checkpoints: Checkpoints,
     callbacks: Sequence[Callback],
+    stop: Stop,
 ) -> Trainer:
-    """The trainer of a resolved recipe.
-
-    Raises:
-        UserError: the global batch does not divide among the processes.
-    """
+    """The trainer of a resolved recipe, whose ``micro_batch`` is a number (``engine/fit.py``)."""
     world = distributed.world_size()
-    share = recipe.batch_size // world
-    unit = getattr(recipe.method, "slice_size", 1)
-    if recipe.batch_size % world or share % unit or (recipe.micro_batch and share % recipe.micro_batch):
-        raise UserError(
-            f"batch_size {recipe.batch_size} cannot be shared by {world} processes in multiples of "
-            f"{max(unit, recipe.micro_batch)} images. Change --batch-size or the number of processes."
-        )
+    assert recipe.micro_batch != "auto"
     batches = Batches(
         images,
         recipe.views,
@@ -63,9 +74,7 @@ def build_trainer(
         world=world,
         open_masks=partial(MaskStore, out / "masks"),
     )
-
-    def batches_of(epoch: int, first_step: int = 0) -> Iterator[list[Batch]]:
-        return batches(epoch, first_step, with_masks="contrast" in method.plan(epoch).losses)
+    distributed.together(batches.check, int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if world > 1 else 1)
 
     source = build_source(recipe, method, fabric.device)
 
@@ -99,7 +108,7 @@ def build_trainer(
         fabric,
         method,
         build_optimizer(recipe.optimizer, groups, recipe.optimizer.lr),
-        batches_of,
+        _EpochBatches(batches, method),
         epochs=recipe.epochs,
         steps_per_epoch=steps_per_epoch,
         batch_size=recipe.batch_size,
@@ -113,4 +122,20 @@ def build_trainer(
         checkpoint_every=recipe.checkpoint_every,
         log_every=recipe.log_every,
         callbacks=callbacks,
+        negatives=recipe.negatives,
+        stop=stop,
     )
+
+
+@dataclass(frozen=True)
+class _EpochBatches:
+    """Batches with masks in the epochs whose losses use them."""
+
+    batches: Batches
+    method: Method
+
+    def __call__(self, epoch: int, first_step: int = 0) -> Iterator[list[Batch]]:
+        return self.batches(epoch, first_step, with_masks="contrast" in self.method.plan(epoch).losses)
+
+    def indices(self, epoch: int, step: int) -> Iterable[int]:
+        return self.batches.indices(epoch, step)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from cyborgs.engine.trainer import Trainer
-    from cyborgs.structures import EpochPlan
+    from cyborgs.structures import EpochPlan, StepWork
 
 
 class Callback:
@@ -18,6 +20,8 @@ class Callback:
 
     name: str = ""
     """Key of its state in the checkpoint; empty: it has none."""
+    allows_not_finite: bool = False
+    """Whether the trainer goes on where a logged loss is NaN or infinite."""
 
     def on_epoch(self, trainer: Trainer, plan: EpochPlan) -> None:
         """Before anything of an epoch, refreshes included."""
@@ -28,6 +32,19 @@ class Callback:
     def on_refreshed(self, trainer: Trainer, name: str) -> Mapping[str, float]:
         """After something was made anew: figures for its line of the log."""
         return {}
+
+    def on_gradients(
+        self,
+        trainer: Trainer,
+        plan: EpochPlan,
+        works: Callable[[], list[StepWork]],
+        values: Mapping[str, Tensor],
+        logged: bool,
+    ) -> None:
+        """At every step, before the update: what gives its micro-batches, its losses and figures, all on the device still.
+
+        Where ``logged`` is False nothing may be asked of a GPU: reading a number waits for it.
+        """
 
     def measure(self, trainer: Trainer, plan: EpochPlan, numbers: Mapping[str, float]) -> Mapping[str, float]:
         """At a logged step, which ``numbers`` describe, before its line is written: further figures for that line."""

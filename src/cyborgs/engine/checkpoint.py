@@ -1,28 +1,53 @@
 """Checkpoints: everything a run needs to go on, complete or absent, without code in them.
 
 checkpoints/step-000123/  networks.safetensors  optimizer.safetensors  state.json
-checkpoints/last          the name of the newest one
+checkpoints/last          the name of the newest one, for people and scripts
+
+``state.json`` holds length and checksum of the two others and is sealed itself, so that no changed bit goes unseen.
+What is being written or removed has a name with a dot before it, and no reader looks at it, with one exception:
+``.step-000123.old`` is that step's first checkpoint while a second takes its place.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-from collections.abc import Mapping
+import errno
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import safetensors
 import safetensors.torch
 import torch
+import xxhash
 from torch import Tensor
 
+from cyborgs.engine.tensor_file import write_tensors
 from cyborgs.errors import UserError
-from cyborgs.files import sync_folder, write_bytes
+from cyborgs.files import (
+    AppendFile,
+    cleared,
+    discard,
+    listed,
+    make_folder,
+    remove_tree,
+    rename,
+    sync_folder,
+    why,
+    write_bytes,
+)
+from cyborgs.sealed import sealed, unsealed
 
-FORMAT = 1
+FORMAT: Final = 2
+NETWORKS: Final = "networks.safetensors"
+OPTIMIZER: Final = "optimizer.safetensors"
+STATE: Final = "state.json"
+_NAME: Final = re.compile(r"step-(\d{6,})|\.step-(\d{6,})\.old")
+_LEFTOVER: Final = re.compile(r"\.step-\d{6,}\.(tmp|removed)|\.last\.tmp")
+_NOT_DAMAGE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM, errno.ENOMEM})
+"""The file may be fine where the system refuses to read it for these reasons."""
 
 
 class CheckpointError(UserError):
@@ -76,48 +101,65 @@ class Checkpoints:
     def save(
         self, step: int, networks: Mapping[str, Tensor], optimizer: Mapping[str, Any], state: Mapping[str, Any]
     ) -> Path:
-        """Write ``step-NNNNNN`` aside, rename it, point ``last`` at it, remove what is too old."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Write ``step-NNNNNN`` aside, rename it, point ``last`` at it, remove what is too old.
+
+        Raises:
+            DiskError: the disk does not take it. The checkpoint before stays the newest, unless this one was complete.
+        """
+        make_folder(self.folder)
+        self._tidy()
         final = self.folder / f"step-{step:06d}"
-        aside = self.folder / f".{final.name}.tmp"
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir()
+        aside, replaced, doomed = (self.folder / f".{final.name}.{suffix}" for suffix in ("tmp", "old", "removed"))
         tensors, rest = _split_optimizer(optimizer)
-        safetensors.torch.save_file({k: v.contiguous() for k, v in networks.items()}, aside / "networks.safetensors")
-        safetensors.torch.save_file(tensors, aside / "optimizer.safetensors")
-        document = {"format": FORMAT, "step": step, "state": dict(state), "optimizer": rest}
-        (aside / "state.json").write_text(json.dumps(document, indent=1))
-        for file in aside.iterdir():
-            with open(file, "rb") as handle:
-                os.fsync(handle.fileno())
-        sync_folder(aside)
-        replaced = self.folder / f".{final.name}.old"
-        shutil.rmtree(replaced, ignore_errors=True)
-        if final.exists():
-            # The same step saved again, since a refresh was done after it: the old one goes when the new one is there.
-            final.rename(replaced)
-        aside.rename(final)
+        parts: dict[str, Mapping[str, Tensor]] = {NETWORKS: networks, OPTIMIZER: tensors}
+        needed = sum(t.numel() * t.element_size() for part in parts.values() for t in part.values())
+        with cleared(aside, final, needed):
+            make_folder(aside)
+            files = {}
+            for name, part in parts.items():
+                with AppendFile(aside / name) as file:
+                    digest = write_tensors(file, part)
+                files[name] = {"bytes": file.size, "xxh64": digest}
+            document = {"format": FORMAT, "step": step, "state": dict(state), "optimizer": rest, "files": files}
+            with AppendFile(aside / STATE) as file:
+                file.write(sealed(document))
+            sync_folder(aside)
+            if final.exists():
+                # The same step saved again, since a refresh was done after it: the old one goes when the new is there.
+                rename(final, replaced)
+            rename(aside, final)
         sync_folder(self.folder)
         write_bytes(self.folder / "last", final.name.encode())
-        for old in (replaced, *self._complete()[: -self.keep]):
-            if old != final:
-                shutil.rmtree(old, ignore_errors=True)
+        for old in (*([replaced] if replaced.exists() else []), *self._complete()[: -self.keep]):
+            discard(old, doomed)
         return final
+
+    def _tidy(self) -> None:
+        """Remove what writers that were killed left, and give back its name to what the last one had put away."""
+        for path in listed(self.folder):
+            match = _NAME.fullmatch(path.name)
+            if match and match[2]:
+                final = self.folder / f"step-{match[2]}"
+                if final.exists():
+                    discard(path, self.folder / f".{final.name}.removed")
+                else:
+                    rename(path, final)
+                    sync_folder(self.folder)
+            elif _LEFTOVER.fullmatch(path.name):
+                remove_tree(path)
 
     def _complete(self) -> list[Path]:
         """Checkpoints in the order of their steps, which grow beyond six digits."""
-        return sorted(self.folder.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
+        found: dict[int, Path] = {}
+        for path in listed(self.folder):
+            match = _NAME.fullmatch(path.name)
+            if match:
+                # In this order "." comes before "s": put away is what counts only where the name itself is missing.
+                found[int(match[1] or match[2])] = path
+        return [found[step] for step in sorted(found)]
 
     def last(self) -> Path | None:
         """The newest complete checkpoint, or None where there is none yet."""
-        pointer = self.folder / "last"
-        if pointer.is_file():
-            path = self.folder / pointer.read_text().strip()
-            if path.is_dir():
-                return path
-            replaced = self.folder / f".{path.name}.old"
-            if replaced.is_dir():  # killed between two renames
-                return replaced
         complete = self._complete()
         return complete[-1] if complete else None
 
@@ -125,22 +167,98 @@ class Checkpoints:
         """The newest checkpoint, on the CPU, or None.
 
         Raises:
-            CheckpointError: a file is missing, damaged or of a newer version.
+            CheckpointError: a file is missing, damaged or of another version. Names the file, and the newest
+                checkpoint that is intact.
         """
         path = self.last()
         if path is None:
             return None
         try:
-            document = json.loads((path / "state.json").read_text())
-            if document["format"] > FORMAT:
-                raise CheckpointError(f"{path}: written by a newer version of cyborgs. Update cyborgs to go on.")
-            networks = safetensors.torch.load_file(path / "networks.safetensors")
-            tensors = safetensors.torch.load_file(path / "optimizer.safetensors")
-        except (OSError, KeyError, json.JSONDecodeError, UnicodeDecodeError, safetensors.SafetensorError) as error:
-            raise CheckpointError(
-                f"{path}: damaged checkpoint ({error}). Remove this folder to go on from the one before it."
-            ) from error
-        return Checkpoint(networks, _join_optimizer(tensors, document["optimizer"]), document["state"], path)
+            return _load(path)
+        except CheckpointError as error:
+            raise CheckpointError(f"{error} {self._advice()}") from error
+        except OSError as error:
+            raise CheckpointError(f"{error.filename or path}: cannot be read: {why(error)}.") from error
+
+    def _advice(self) -> str:
+        """What to do where the newest one cannot be used."""
+        complete = self._complete()
+        for older in reversed(complete[:-1]):
+            try:
+                verify(older)
+            except (CheckpointError, OSError):
+                continue
+            newer = " and ".join(str(path) for path in complete[complete.index(older) + 1 :])
+            return f"{older.name} is intact: remove {newer} to go on from it with --resume."
+        return (
+            f"No other checkpoint is intact: restore this one from a copy, or remove {self.folder} to start at step 0."
+        )
+
+
+def verify(path: Path) -> dict[str, Any]:
+    """Read a checkpoint's files as they are; what ``state.json`` holds.
+
+    Raises:
+        CheckpointError: a file is missing, cut short, damaged or of another version; names it.
+        OSError: the system refuses to read it for a reason that is not the file's.
+    """
+    file = path / STATE
+    with _reading(file):
+        data = file.read_bytes()
+    try:
+        document = unsealed(data)
+    except ValueError as error:
+        raise CheckpointError(f"{file}: is damaged: {error}.") from error
+    if document.get("format") != FORMAT:
+        found = document.get("format")
+        newer = " Written by a newer version: update cyborgs." if isinstance(found, int) and found > FORMAT else ""
+        raise CheckpointError(f"{file}: has format {found}, this version of cyborgs reads format {FORMAT}.{newer}")
+    for name in (NETWORKS, OPTIMIZER):
+        file = path / name
+        size, found = _measure(file)
+        try:
+            length, digest = document["files"][name]["bytes"], document["files"][name]["xxh64"]
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"{path / STATE}: names no checksum of {name}.") from error
+        if size < length:
+            raise CheckpointError(f"{file}: is cut short: {size} of {length} bytes are there.")
+        if size > length or found != digest:
+            raise CheckpointError(f"{file}: is damaged: its checksum does not match.")
+    return document
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """CheckpointError where a file is missing or the disk fails."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NOT_DAMAGE:
+            raise
+        what = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {why(error)}"
+        raise CheckpointError(f"{file}: {what}.") from error
+
+
+def _measure(file: Path) -> tuple[int, str]:
+    """Length and xxh64 of a file, which may be larger than is good for the memory."""
+    digest, size = xxhash.xxh64(), 0
+    with _reading(file), file.open("rb") as opened:
+        while part := opened.read(1 << 20):
+            digest.update(part)
+            size += len(part)
+    return size, digest.hexdigest()
+
+
+def _load(path: Path) -> Checkpoint:
+    document = verify(path)
+    try:
+        networks = safetensors.torch.load_file(path / NETWORKS)
+        tensors = safetensors.torch.load_file(path / OPTIMIZER)
+        optimizer = _join_optimizer(tensors, document["optimizer"])
+        return Checkpoint(networks, optimizer, document["state"], path)
+    except (LookupError, TypeError, ValueError, AttributeError, safetensors.SafetensorError) as error:
+        # Its checksums are right, so it was written so: by something else than this program.
+        raise CheckpointError(f"{path}: is no checkpoint of cyborgs ({type(error).__name__}: {error}).") from error
 
 
 def load_networks(module: torch.nn.Module, checkpoint: Checkpoint) -> None:

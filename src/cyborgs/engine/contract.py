@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from cyborgs.errors import UserError
-from cyborgs.structures import EpochPlan
+from cyborgs.structures import EpochPlan, StepOutput
 
 ADVICE = "Start a new run with another --out, and a lower --optimizer.lr or a longer warm-up."
 
 
 class Stopped(Exception):
-    """The run was asked to stop and has written a checkpoint. ``signal``: by which signal; 0: by code."""
+    """The run was asked to stop.
 
-    def __init__(self, signal: int = 0) -> None:
-        super().__init__(signal)
+    Args:
+        signal: by which signal; 0: by code.
+        step: of the checkpoint that it wrote; None: it had not begun to train, and wrote none.
+    """
+
+    def __init__(self, signal: int = 0, step: int | None = None) -> None:
+        super().__init__(signal, step)
         self.signal = signal
+        self.step = step
 
 
 class LossError(UserError):
@@ -33,6 +40,22 @@ class Trainable(Protocol):
 
     def after_step(self, progress: float) -> None:
         """Called once after each optimiser step."""
+
+
+class JointTrainable(Trainable, Protocol):
+    """A trainable with losses that span a global batch, whose forward pass does the other parts of ``StepWork`` too.
+
+    ``embed``: (online, fixed), two sequences of tensors with images along the first axis. ``rest``: (online, losses,
+    metrics), with gradient.
+    """
+
+    joint: frozenset[str]
+    """Names of these losses."""
+
+    def joint_losses(
+        self, online: Sequence[Tensor], fixed: Sequence[Tensor], plan: EpochPlan, *, measure: bool = False
+    ) -> StepOutput:
+        """The joint losses of all micro-batches' embeddings."""
 
 
 class MicroBatch(Protocol):
@@ -53,3 +76,6 @@ class BatchSource(Protocol):
 
     def __call__(self, epoch: int, first_step: int = 0) -> Iterator[Sequence[MicroBatch]]:
         """The micro-batches of each step of the epoch, from ``first_step`` on."""
+
+    def indices(self, epoch: int, step: int) -> Iterable[int]:
+        """Numbers of the images of this process in a step of an epoch: for the report of a failure."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from datetime import timedelta
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
+from torch.nn.parallel import DistributedDataParallel
 
 from cyborgs.engine.recipe import Recipe
 
@@ -21,13 +23,18 @@ def make_fabric(recipe: Recipe) -> Fabric:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     strategy: Any = "auto"
     if world > 1:
-        # Parts of the network get no gradient during the warm-up; statistics are synchronised, so that buffers
-        # need no broadcast at each step.
+        # Statistics are synchronised, so that buffers need no broadcast at each step. The setting has a new name.
+        buffers = "forward_sync_buffers"
+        if buffers not in inspect.signature(DistributedDataParallel).parameters:
+            buffers = "broadcast_buffers"
+        settings: dict[str, Any] = {buffers: False}
         strategy = DDPStrategy(
-            find_unused_parameters=True,
-            broadcast_buffers=False,
+            find_unused_parameters=True,  # parts of the network get no gradient during the warm-up
             process_group_backend="nccl" if cuda else "gloo",
-            timeout=timedelta(hours=6),  # the others wait while the first process scans the photos
+            # Long, because the others wait while the first process scans the photos. A process that is killed is noticed
+            # at once all the same, since its connections close (engine/peers.py); one that hangs is waited for.
+            timeout=timedelta(hours=6),
+            **settings,
         )
     local = int(os.environ.get("LOCAL_WORLD_SIZE", world))
     fabric = Fabric(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from cyborgs.engine.backends import Backend
+from cyborgs.engine.metrics_file import MetricsFile
 
 TIMES = ("images_per_second", "seconds", "seconds_waiting", "seconds_saving")
 """Fields of metrics.jsonl that depend on the clock; all others are the same in every equal run."""
@@ -34,35 +33,6 @@ def duration(seconds: float) -> str:
                 text += f" {total % size // next_size}{next_name}"
             return text
     return "0s"
-
-
-class MetricsFile:
-    """An append-only file of JSON lines whose length is part of the checkpoint.
-
-    Args:
-        path: the file; it is cut to ``length`` bytes, so that lines after the checkpoint are written once only.
-        length: its length at the checkpoint, 0 for a new run.
-    """
-
-    def __init__(self, path: Path, length: int = 0) -> None:
-        self._file = open(path, "ab")  # noqa: SIM115 - open for the whole run
-        self._file.truncate(length)
-        self._file.seek(0, os.SEEK_END)
-
-    def write(self, values: Mapping[str, Any]) -> None:
-        """Append one line."""
-        self._file.write(json.dumps(dict(values)).encode() + b"\n")
-
-    def flush(self) -> int:
-        """Bring all lines to the disk; the length of the file."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        return self._file.tell()
-
-    def close(self) -> None:
-        """Close the file."""
-        self.flush()
-        self._file.close()
 
 
 class RunLog:
@@ -108,10 +78,10 @@ class RunLog:
         self.close()
 
     def write(self, values: Mapping[str, Any]) -> None:
-        """A line of metrics.jsonl; its numbers to the backend too."""
+        """A line of metrics.jsonl; its numbers to the backend too, but for those of health events: they are there."""
         if self._metrics is not None:
             self._metrics.write(values)
-        if self._backend is not None and "step" in values:
+        if self._backend is not None and "step" in values and "health" not in values:
             numbers = {
                 name: value
                 for name, value in values.items()

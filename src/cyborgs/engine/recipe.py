@@ -7,6 +7,8 @@ from typing import Literal
 
 from tyro.conf import Suppress
 
+from cyborgs.engine.health.config import HealthConfig
+from cyborgs.engine.monitor_config import MonitorConfig
 from cyborgs.masks.config import MaskConfig
 from cyborgs.methods.config import CyborgsConfig, MethodConfig
 from cyborgs.models.config import BackboneConfig
@@ -42,10 +44,10 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         for name in ("lr", "lr_batch", "trust"):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"optimizer.{name}: need a positive number, got {getattr(self, name)}")
         for name in ("momentum", "weight_decay", "warmup_epochs"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"optimizer.{name}: need a number of at least 0, got {getattr(self, name)}")
         if not 0 <= self.warmup_fraction < 1:
             raise ValueError(f"optimizer.warmup_fraction: need 0 to below 1, got {self.warmup_fraction}")
@@ -71,12 +73,17 @@ class Recipe:
     """The masks."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """Optimiser and learning rate."""
+    health: HealthConfig = field(default_factory=HealthConfig)
+    """What is done about a run that does not go well."""
     epochs: int = 800
     """Passes over the photos."""
     batch_size: int = 64
     """Global batch: images in an optimiser step, over all processes."""
-    micro_batch: int = 0
-    """Images of a process that are computed at once, gradients accumulated; 0: its whole share."""
+    micro_batch: int | Literal["auto"] = 0
+    """Images of a process that are computed at once, gradients accumulated; 0: its whole share; auto: as many as fit."""
+    negatives: Literal["micro", "global"] = "micro"
+    """Negatives of loss 1 where micro_batch divides the batch: of one micro-batch (over all processes), or of the
+    whole global batch, by caching embeddings and computing everything twice."""
     seed: int = 0
     """Everything random derives from it."""
     workers: int = 2
@@ -99,25 +106,35 @@ class Recipe:
     """Keep the backbone at the start, at every refresh and at the end too."""
     max_skipped: float = 0.1
     """Largest share of files that may be unreadable before the run refuses to start."""
+    monitor: MonitorConfig = field(default_factory=MonitorConfig)
+    """What is measured while the run goes."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "log_every", "checkpoint_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: need at least 1, got {getattr(self, name)}")
-        for name in ("micro_batch", "workers", "seed"):
+        for name in ("workers", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: need at least 0, got {getattr(self, name)}")
+        if self.workers > 1024:
+            raise ValueError(f"workers: need at most 1024 processes, got {self.workers}")
         if not 0 <= self.max_skipped <= 1:
             raise ValueError(f"max_skipped: need a share from 0 to 1, got {self.max_skipped}")
-        if self.micro_batch and self.batch_size % self.micro_batch:
-            raise ValueError(f"micro_batch: need a divisor of batch_size {self.batch_size}, got {self.micro_batch}")
+        micro_batch = 0 if self.micro_batch == "auto" else self.micro_batch
+        if micro_batch < 0 or (micro_batch and self.batch_size % micro_batch):
+            raise ValueError(
+                f"micro_batch: need auto, 0 (the whole share of a process) or a divisor of batch_size "
+                f"{self.batch_size}, got {self.micro_batch}"
+            )
+        if self.negatives == "global" and type(self.method) is not MethodConfig and not self.method.has_negatives:
+            raise ValueError("negatives: this method's loss has none, need 'micro', got 'global'")
         if type(self.method) is not MethodConfig and not isinstance(self.method, CyborgsConfig):
             if self.masks.source != "none":
                 raise ValueError(f"masks.source: this method uses no masks, need 'none', got {self.masks.source!r}")
         elif isinstance(self.method, CyborgsConfig):
             if self.masks.source == "none":
                 raise ValueError("masks.source: CYBORGS needs masks, got 'none'")
-            for name, images in (("batch_size", self.batch_size), ("micro_batch", self.micro_batch)):
+            for name, images in (("batch_size", self.batch_size), ("micro_batch", micro_batch)):
                 if images % self.method.slice_size:
                     raise ValueError(
                         f"{name}: need a multiple of method.slice_size {self.method.slice_size}, got {images}"

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import cattrs
 import yaml
 from cattrs.v import format_exception
 
+from cyborgs.engine import strict
 from cyborgs.engine.recipe import Recipe
 from cyborgs.errors import UserError
 from cyborgs.methods.config import CONFIGS, MethodConfig
 
-NEUTRAL = frozenset({"workers", "keep_checkpoints", "checkpoint_every", "logger", "max_skipped", "name"})
+NEUTRAL = frozenset(
+    {"workers", "keep_checkpoints", "checkpoint_every", "logger", "max_skipped", "name", "health", "monitor"}
+)
 """Fields that may differ on resume: the result does not depend on them."""
 
 
@@ -46,16 +50,24 @@ def from_dict(document: dict[str, Any]) -> Recipe:
     Raises:
         UserError: an unknown field or a value that is not allowed; names them.
     """
-    converter = cattrs.Converter(forbid_extra_keys=True)
+    converter = strict.converter()
 
     def method(value: Any, _: type) -> MethodConfig:
+        if not isinstance(value, dict):
+            raise ValueError(f"method: need its kind and settings, got a {type(value).__name__}")
         value = dict(value)
         kind = value.pop("kind", None)
-        if kind not in CONFIGS:
+        if not isinstance(kind, str) or kind not in CONFIGS:
             raise ValueError(f"method.kind: need one of {', '.join(CONFIGS)}, got {kind!r}")
-        return cattrs.Converter(forbid_extra_keys=True).structure(value, CONFIGS[kind])
+        return strict.converter().structure(value, CONFIGS[kind])
+
+    def micro_batch(value: Any, _: Any) -> int | Literal["auto"]:
+        if value != "auto" and not isinstance(value, int):
+            raise ValueError(f"micro_batch: need auto or a whole number, got {value!r}")
+        return cast(int | Literal["auto"], value)
 
     converter.register_structure_hook(MethodConfig, method)
+    converter.register_structure_hook(int | Literal["auto"], micro_batch)
     try:
         return converter.structure(document, Recipe)
     except Exception as error:
@@ -66,6 +78,8 @@ def from_dict(document: dict[str, Any]) -> Recipe:
 def _explain(error: BaseException, kind: type | None) -> str:
     if isinstance(error, ValueError) and str(error) and not str(error).startswith("invalid literal"):
         return str(error)
+    if isinstance(error, AttributeError):  # cattrs asks whatever stands there for its fields
+        return "need named fields"
     return format_exception(error, kind)
 
 
@@ -81,12 +95,7 @@ def load(path: Path) -> Recipe:
     Raises:
         UserError: not a recipe; names the file, the field and what is allowed.
     """
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a YAML file ({error})") from error
-    if not isinstance(document, dict):
-        raise UserError(f"{path}: not a recipe: expected fields such as 'epochs', found {type(document).__name__}")
+    document = strict.read_yaml(path)
     try:
         return from_dict(document)
     except ValueError as error:
@@ -94,7 +103,7 @@ def load(path: Path) -> Recipe:
 
 
 def environment() -> dict[str, str]:
-    """Versions of what computes."""
+    """Versions of what computes, and on what kind of machine."""
     found = {"python": platform.python_version()}
     for package in ("cyborgs", "torch", "torchvision", "timm", "numpy", "opencv-contrib-python-headless"):
         try:
@@ -102,6 +111,7 @@ def environment() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     found["revision"] = _revision()
+    found["system"] = f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"
     return found
 
 
@@ -121,7 +131,7 @@ def differences(new: Recipe, old: Recipe) -> list[str]:
     return sorted(
         f"{name}: {before!r} -> {after!r}"
         for name, (before, after) in _pairs(to_dict(old), to_dict(new))
-        if before != after and name not in NEUTRAL
+        if before != after and name.split(".")[0] not in NEUTRAL
     )
 
 

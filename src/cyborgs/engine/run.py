@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any, TextIO
 
 from lightning_fabric import Fabric
 
 from cyborgs import distributed
-from cyborgs.data.decode import printable
 from cyborgs.data.images import Images
-from cyborgs.data.listing import list_images
-from cyborgs.data.scan import Scan, scan
 from cyborgs.engine import recipe_file
-from cyborgs.engine.assemble import build_trainer
+from cyborgs.engine.assemble import build_trainer, check_share
 from cyborgs.engine.backends import open_backend
 from cyborgs.engine.build import build_method
 from cyborgs.engine.callback import Callback
 from cyborgs.engine.checkpoint import Checkpoints
+from cyborgs.engine.contract import Stopped
+from cyborgs.engine.crash import Watch
 from cyborgs.engine.devices import make_fabric
+from cyborgs.engine.fit import find_micro_batch
 from cyborgs.engine.folder import agree, begin, locked, prepare_folder
-from cyborgs.engine.log import RunLog, moving
+from cyborgs.engine.health.guard import Health
+from cyborgs.engine.log import RunLog
+from cyborgs.engine.needs import require_space, space_of
+from cyborgs.engine.peers import Layout, Peers
+from cyborgs.engine.photos import scan_photos
 from cyborgs.engine.recipe import Recipe
+from cyborgs.engine.signals import Stop, process_number
 from cyborgs.engine.snapshots import Snapshots
 from cyborgs.errors import UserError
 from cyborgs.masks.store import MaskStore, prune, set_current
@@ -56,30 +64,6 @@ class Run:
         return MaskStore(self.folder)
 
 
-def scan_photos(data: Path, recipe: Recipe, stream: TextIO | None) -> Scan:
-    """List and scan the photos; refuse a set that is mostly unreadable or smaller than a batch.
-
-    Raises:
-        UserError: says which it was, of which folder, and what to do.
-    """
-    listing = list_images(data)
-    with moving("reading photos", stream) as progress:
-        found = scan(listing, progress=progress)
-    images, skipped = len(found.images), len(found.skipped)
-    if skipped > recipe.max_skipped * (images + skipped):
-        name, reason = printable(found.skipped[0][0]), found.skipped[0][1]
-        raise UserError(
-            f"{data}: {skipped} of {images + skipped} files cannot be read, more than max_skipped = "
-            f"{recipe.max_skipped:.0%}. The first: {name}: {reason}. Remove them or raise --max-skipped."
-        )
-    if images < recipe.batch_size:
-        raise UserError(
-            f"{data}: {images} usable photos, fewer than batch_size {recipe.batch_size}. "
-            "Add photos or lower --batch-size."
-        )
-    return found
-
-
 def pretrain(
     recipe: Recipe,
     *,
@@ -95,20 +79,39 @@ def pretrain(
         recipe: what to do; with ``resume`` it must agree with the run's recipe.yaml.
         data: a folder (searched recursively) or a text file with a path a line.
         out: the run's folder.
-        resume: go on from the last checkpoint.
+        resume: go on from the last checkpoint; where ``out`` is missing or empty, begin a run.
         callbacks: called by the trainer.
         stream: where progress is written; default stderr.
 
     Raises:
         UserError: the input is at fault; says what to do.
-        Stopped: interrupted, after a checkpoint was written.
+        PeerLost: another process of the run was killed, or ended.
+        Stopped: interrupted (``engine/signals.py`` says by which signals), after a checkpoint was written.
+        Exception: what else fails is a fault of ours, and ``crash.txt`` in the run's folder says what was known.
     """
     data, out = Path(data), Path(out)
-    fabric = make_fabric(recipe)
-    if fabric.is_global_zero:
-        prepare_folder(out, resume)
-    with locked(out, fabric.is_global_zero):
-        return _pretrain(fabric, recipe, data, out, resume, callbacks, stream)
+    stop, watch = Stop(), Watch(out, process_number())
+    with watch.over(), stop.listening():
+        fabric = make_fabric(recipe)
+        with Peers().watched(lambda: _go_on(out)), ExitStack() as stack:
+
+            def take_folder() -> bool:
+                begun = prepare_folder(out, resume)
+                stack.enter_context(locked(out, True))
+                return begun
+
+            begun = distributed.on_first(take_folder)
+            return _pretrain(fabric, recipe, data, out, resume, begun, callbacks, stream, stop, watch)
+
+
+def _go_on(out: Path) -> str:
+    """What to do when the run was cut off."""
+    if not (out / "recipe.yaml").exists():
+        return "Nothing was trained yet: start all processes again."
+    last = Checkpoints(out / "checkpoints").last()
+    step = re.search(r"\d+", last.name) if last else None
+    place = f"The last checkpoint is that of step {int(step[0])}" if step else "There is no checkpoint yet"
+    return f"{place}: start all processes again with --resume."
 
 
 def _pretrain(
@@ -117,52 +120,75 @@ def _pretrain(
     data: Path,
     out: Path,
     resume: bool,
+    begun: bool,
     callbacks: Sequence[Callback],
     stream: TextIO | None,
+    stop: Stop,
+    watch: Watch,
 ) -> Run:
+    main = fabric.is_global_zero
     checkpoints = Checkpoints(out / "checkpoints", recipe.keep_checkpoints)
-    checkpoint = checkpoints.load() if resume else None
+    checkpoint = distributed.together(checkpoints.load) if begun else None
     resumed = checkpoint is not None
     length = checkpoint.state["metrics_bytes"] if checkpoint else 0
     # TensorBoard hides events from this step on; that of the checkpoint's own step is written already.
     next_step = checkpoint.state["progress"]["step"] + 1 if checkpoint else 0
-    main = fabric.is_global_zero
-    found = cast(Scan, fabric.broadcast(scan_photos(data, recipe, stream) if main else None))
-    recipe = recipe.resolved(len(found.images))
-    images = Images.from_scan(found)
-    if main and resume:
-        agree(recipe, images, out)
+    found = distributed.on_first(partial(scan_photos, data, recipe, stream, stop), (UserError, Stopped))
+    recipe = watch.recipe = recipe.resolved(len(found.images))
+    if begun and recipe.micro_batch == "auto":
+        recipe = replace(recipe, micro_batch=recipe_file.load(out / "recipe.yaml").micro_batch)
+    check_share(recipe, distributed.world_size())
+    images = watch.images = Images.from_scan(found)
+    if begun:
+        distributed.on_first(partial(agree, recipe, images, out))
     # A checkpoint holds the weights: the file they once came from is not needed again.
     built = replace(recipe, backbone=replace(recipe.backbone, init="")) if resumed else recipe
-    method = build_method(built, distributed.world_size(), fabric.device.type)
-    backend = open_backend(recipe.logger, out, next_step, recipe_file.to_dict(recipe)) if main else None
+    method = distributed.together(build_method, built, distributed.world_size(), fabric.device.type)
+    distributed.on_first(lambda: require_space(out, space_of(recipe, method, images)))
+    logger = recipe.logger if main else "none"
+    backend = distributed.together(open_backend, logger, out, next_step, recipe_file.to_dict(recipe))
     with RunLog(out if main else None, length=length, backend=backend, stream=stream) as log:
-        every = [Snapshots(method, out / "snapshots", recipe), *callbacks]
-        trainer = build_trainer(fabric, method, recipe, images, out, log, checkpoints, every)
+        if recipe.micro_batch == "auto":
+            recipe = replace(recipe, micro_batch=find_micro_batch(fabric, method, recipe, images))
+            log.say(f"micro_batch: {recipe.micro_batch} images of a process fit in memory at once.")
+        assert recipe.micro_batch != "auto"
+        watch.recipe = recipe
+        layout = Layout(log, recipe.batch_size, recipe.micro_batch)
+        health = Health(recipe, out, len(images))
+        every = [layout, Snapshots(method, out / "snapshots", recipe), health, *callbacks]
+        trainer = watch.trainer = build_trainer(fabric, method, recipe, images, out, log, checkpoints, every, stop)
         if checkpoint is not None:
             trainer.resume(checkpoint)
             checkpoint = None  # as large as networks and momentum together
             log.say(f"{out}: going on from step {trainer.progress.step} of {trainer.total_steps}.")
-        elif resume:
+        elif begun:
             log.say(f"{out}: no checkpoint yet, starting at step 0.")
+        elif resume:
+            log.say(f"{out}: no run there yet: this begins one.")
         if resumed and trainer.progress.step >= trainer.total_steps and (out / RESULT).exists():
             log.say(f"{out}: this run is finished; its result is {out / RESULT}.")
             return Run(out)
-        if main:
+
+        def begin_run() -> None:
             cycle = trainer.progress.cycle
             set_current(out / "masks", None if cycle == 0 else (cycle - 1 if recipe.masks.source == "bootstrap" else 0))
             images.write_csv(out)
-            if not resume:
+            if not begun:
                 begin(recipe, images, out)  # last: from here on there is a run
-        distributed.barrier()
+
+        if recipe.micro_batch and not resumed:
+            log.write({"step": 0, "epoch": 0, "micro_batch": recipe.micro_batch})
+        distributed.on_first(begin_run)
         log.say(f"{len(images)} photos, {len(found.skipped)} skipped; {trainer.steps_per_epoch} steps an epoch.")
         trainer.fit()
-        if main:
+
+        def finish() -> None:
             if recipe.masks.keep_generations and trainer.progress.cycle:
                 prune(out / "masks", recipe.masks.keep_generations)
             save_backbone(method.backbone, out / RESULT, recipe_file.for_result(recipe))
+
+        distributed.on_first(finish)
         log.say(f"{out / RESULT} is written.")
         if found.skipped:
             log.say(f"{len(found.skipped)} files were skipped; {out / 'skipped.csv'} says which and why.")
-    distributed.barrier()
     return Run(out)

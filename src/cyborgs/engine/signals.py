@@ -1,12 +1,14 @@
-"""Asking a run to stop: by a signal or from code, seen between two steps."""
+"""Asking a run to stop: by a signal or from code, seen between two steps; and asking SLURM to start it again."""
 
 from __future__ import annotations
 
 import os
+import re
 import signal
+import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import final
@@ -40,6 +42,7 @@ class Stop:
         """Take the signals of ``STOPPING`` as requests. A later Ctrl-C stops at once (KeyboardInterrupt).
 
         The handler only sets a flag: what it interrupts may be anything. Outside of the main thread nothing is done.
+        A signal that the process was started to ignore stays ignored. It may be entered again inside.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -55,9 +58,37 @@ class Stop:
                 self.signal, self._at = number, time.monotonic()
                 self._asked.set()
 
-        before = {number: signal.signal(number, on_signal) for number in STOPPING}
+        heard = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, on_signal) for number in heard}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def process_number(environment: Mapping[str, str] = os.environ) -> int:
+    """This process's number among those that torchrun or srun started, before torch knows it."""
+    return int(environment.get("RANK", environment.get("SLURM_PROCID", "0")))
+
+
+def requeue(environment: Mapping[str, str] = os.environ) -> str:
+    """Put the SLURM job that this process belongs to back into the queue; a sentence that says how it went.
+
+    SLURM starts the job's script anew, with the same number: its command must be one that goes on. Only the first
+    process may call this.
+    """
+    job = environment["SLURM_JOB_ID"]
+    if "SLURM_ARRAY_JOB_ID" in environment and "SLURM_ARRAY_TASK_ID" in environment:
+        job = f"{environment['SLURM_ARRAY_JOB_ID']}_{environment['SLURM_ARRAY_TASK_ID']}"
+    command = ["scontrol", "requeue", job]
+    if not re.fullmatch(r"\d+(_\d+)?", job):
+        return f"Not queued again: {job!r} is no number of a job."
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"Not queued again: {' '.join(command)} failed ({error})."
+    if done.returncode:
+        said = done.stderr.strip() or done.stdout.strip() or f"code {done.returncode}"
+        return f"Not queued again: {' '.join(command)} failed ({said})."
+    return f"Job {job} is queued again."

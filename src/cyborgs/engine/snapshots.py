@@ -9,6 +9,7 @@ from cyborgs.engine import recipe_file
 from cyborgs.engine.callback import Callback
 from cyborgs.engine.recipe import Recipe
 from cyborgs.engine.trainer import Trainer
+from cyborgs.files import make_folder
 from cyborgs.methods.method import Method
 from cyborgs.models.weights import save_backbone
 from cyborgs.structures import EpochPlan
@@ -36,7 +37,7 @@ class Snapshots(Callback):
 
     def _write(self, trainer: Trainer, epoch: int) -> None:
         if trainer.fabric.is_global_zero:
-            self._folder.mkdir(exist_ok=True)
+            make_folder(self._folder)
             save_backbone(
                 self._method.backbone,
                 self._folder / f"epoch-{epoch:04d}.safetensors",

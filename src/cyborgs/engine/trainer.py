@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
@@ -12,14 +13,16 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cyborgs import distributed
+from cyborgs.engine.accumulate import Gradients
 from cyborgs.engine.callback import Callback
 from cyborgs.engine.checkpoint import Checkpoint, Checkpoints, load_networks
 from cyborgs.engine.clock import Clock
 from cyborgs.engine.contract import ADVICE, BatchSource, LossError, MicroBatch, Refresher, Stopped
+from cyborgs.engine.health.diagnosis import where_not_finite
 from cyborgs.engine.log import RunLog, Speed, duration
+from cyborgs.engine.memory import out_of_memory
 from cyborgs.engine.signals import Stop
-from cyborgs.errors import NotFiniteError
-from cyborgs.seeds import derive
+from cyborgs.errors import NotFiniteError, UserError
 from cyborgs.structures import EpochPlan, StepSeed, StepWork
 
 
@@ -46,6 +49,8 @@ class Trainer:
         refreshers: by the names of ``EpochPlan.refresh``.
         learning_rate: step -> rate, a pure function.
         batch_size: images in a step over all processes.
+        negatives: how losses see the global batch (``engine/accumulate.py``).
+        stop: what asks it to stop; None: one of its own.
     """
 
     def __init__(
@@ -66,6 +71,8 @@ class Trainer:
         checkpoint_every: int,
         log_every: int,
         callbacks: Sequence[Callback] = (),
+        negatives: Literal["micro", "global"] = "micro",
+        stop: Stop | None = None,
     ) -> None:
         self.fabric = fabric
         self.trainable = trainable
@@ -82,11 +89,19 @@ class Trainer:
         self.log_every = log_every
         self.callbacks = list(callbacks)
         self.progress = Progress()
+        self.optimizer = optimizer
+        self.times: dict[str, float] = {}
+        """The clock readings of the last logged step."""
         self.speed = Speed()
         self.clock = Clock()
-        self._stop = Stop()
+        self.doing = "starting"
+        """What it is at, in words: for a report of a failure."""
+        self.batch: tuple[int, int] | None = None
+        """Epoch and step in it of the batch that is trained on; None outside of steps."""
+        self._stop = Stop() if stop is None else stop
         self._vote = distributed.Vote()
         self._module, self._optimizer = fabric.setup(trainable, optimizer)
+        self._gradients = Gradients(fabric, self._module, trainable, negatives)
 
     @property
     def total_steps(self) -> int:
@@ -122,6 +137,7 @@ class Trainer:
                 if self.progress.refreshed < epoch:
                     self._refresh(plan)
                 self._epoch(plan, first)
+        self.doing, self.batch = "ending", None
         for callback in self.callbacks:
             callback.on_end(self)
         self.save()
@@ -140,17 +156,15 @@ class Trainer:
         """
         self._check_weights()
         with self.clock.during("saving"):
-            length = self.log.flush()
-            if self.fabric.is_global_zero:
-                state = {
-                    "progress": asdict(self.progress),
-                    "metrics_bytes": length,
-                    "callbacks": {c.name: c.state_dict() for c in self.callbacks if c.name},
-                }
-                self.checkpoints.save(
-                    self.progress.step, self.trainable.state_dict(), self._optimizer.state_dict(), state
-                )
-            distributed.barrier()
+            distributed.on_first(self._write)
+
+    def _write(self) -> None:
+        state = {
+            "progress": asdict(self.progress),
+            "metrics_bytes": self.log.flush(),
+            "callbacks": {c.name: c.state_dict() for c in self.callbacks if c.name},
+        }
+        self.checkpoints.save(self.progress.step, self.trainable.state_dict(), self._optimizer.state_dict(), state)
 
     def _plan(self, epoch: int) -> EpochPlan:
         plan: EpochPlan = self.trainable.plan(epoch)  # type: ignore[operator]
@@ -169,6 +183,7 @@ class Trainer:
                 for callback in self.callbacks:
                     callback.on_refresh(self, name, done, total)
 
+            self.doing, self.batch = f"making {name}", None
             self._check_weights()
             self.clock.read()
             made = self.refreshers[name](self.progress.cycle, report, lambda: bool(self._stop))
@@ -192,12 +207,13 @@ class Trainer:
     def _leave(self) -> None:
         self.log.say("Stopping: a checkpoint is being written. Ctrl-C stops at once.")
         self.save()
-        raise Stopped(self._stop.signal)
+        raise Stopped(self._stop.signal, self.progress.step)
 
     def _epoch(self, plan: EpochPlan, first: int) -> None:
         last: dict[str, float] = {}
         batches = iter(self.batches(plan.epoch, first))
         for step in range(first, self.steps_per_epoch):
+            self.doing, self.batch = plan.phase, (plan.epoch, step)
             with self.clock.during("waiting"):
                 micro_batches = next(batches)
             rate = self.learning_rate(self.progress.step)
@@ -223,34 +239,40 @@ class Trainer:
         """Gradients of the global batch, one optimiser step; the losses and metrics, still on the device."""
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        # For networks with random layers (stochastic depth): the draw belongs to the step, not to the process.
-        torch.manual_seed(derive(self.seed, "step", plan.epoch, step))
-        values: dict[str, Tensor] = {}
-        count = len(micro_batches)
-        for index, micro_batch in enumerate(micro_batches):
-            batch = micro_batch.to(self.fabric.device, non_blocking=True)
-            with self.fabric.no_backward_sync(self._module, enabled=index + 1 < count):
-                try:
-                    losses, metrics = self._module(
-                        StepWork(batch, plan, StepSeed(self.seed, plan.epoch, step), measure=logged)
-                    )
-                except NotFiniteError as error:
-                    raise LossError(
-                        f"features are not finite at step {self.progress.step}: {error}. {ADVICE}"
-                    ) from error
-                total = sum(plan.losses[name] * loss for name, loss in losses.items()) / count
-                self.fabric.backward(total)
-            parts = {"loss": total.detach() * count}
-            parts |= {f"loss/{name}": loss.detach() for name, loss in losses.items()}
-            parts |= metrics
-            for name, value in parts.items():
-                values[name] = values.get(name, 0) + value / count
+        seed = StepSeed(self.seed, plan.epoch, step)
+
+        def works() -> list[StepWork]:
+            return [StepWork(batch.to(self.fabric.device), plan, seed) for batch in micro_batches]
+
+        try:
+            values = self._gradients(micro_batches, plan, seed, logged)
+        except NotFiniteError as error:
+            failure = LossError(self._features_not_finite(works, error))
+            failure.speaks = True  # maybe of this process's photos alone
+            raise failure from error
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            short = UserError(
+                f"memory ran out at step {self.progress.step}: {error}. "
+                "Start a new run with another --out and --micro-batch auto, or a smaller --views.size."
+            )
+            short.speaks = True
+            raise short from error
         if logged:
             grads = [p.grad for p in self.trainable.parameters() if p.grad is not None]
             values["gradient/norm"] = torch.stack(torch._foreach_norm(grads)).norm()
+        for callback in self.callbacks:
+            callback.on_gradients(self, plan, works, values, logged)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         return values
+
+    def _features_not_finite(self, works: Callable[[], list[StepWork]], error: NotFiniteError) -> str:
+        where = ""
+        if not distributed.is_distributed():  # the others have not failed, and would not take part in the search
+            where = f": {where_not_finite(self.trainable, works(), self.fabric.autocast())}"
+        return f"features are not finite at step {self.progress.step + 1} ({error}){where}. {ADVICE}"
 
     def _log(self, plan: EpochPlan, values: Mapping[str, Tensor], rate: float, speed: float) -> dict[str, float]:
         names = list(values)
@@ -259,14 +281,20 @@ class Trainer:
             stacked = distributed.all_reduce_sum(stacked) / distributed.world_size()
         numbers = dict(zip(names, stacked.tolist(), strict=True))
         for name, value in numbers.items():
-            if name.startswith("loss") and not math.isfinite(value):
+            if (
+                name.startswith("loss")
+                and not math.isfinite(value)
+                and not any(c.allows_not_finite for c in self.callbacks)
+            ):
                 raise LossError(f"{name} is {value} at step {self.progress.step} (epoch {plan.epoch}). {ADVICE}")
+        # A figure that is not defined here (the spread of a single row) is left out: JSON has no NaN.
+        numbers = {name: value for name, value in numbers.items() if math.isfinite(value)}
         numbers["lr"] = rate
         for callback in self.callbacks:
             numbers |= callback.measure(self, plan, numbers)
         place = {"step": self.progress.step, "epoch": plan.epoch, "phase": plan.phase}
-        times = {"images_per_second": round(speed, 2)} | self.clock.read("waiting", "saving")
-        self.log.write(place | numbers | times)
+        self.times = {"images_per_second": round(speed, 2)} | self.clock.read("waiting", "saving")
+        self.log.write(place | numbers | self.times)
         for callback in self.callbacks:
             callback.on_log(self, plan, numbers)
         return numbers

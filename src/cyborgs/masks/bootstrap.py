@@ -24,6 +24,12 @@ activations are memory that the allocator uses again. Constant, because another 
 """
 
 
+def draw_groups(seed: int, cycle: int, count: int, size: int) -> list[np.ndarray]:
+    """Indices 0..count-1 in a random order of the cycle's own, cut in groups of ``size``, int64 each."""
+    order = numpy_generator(seed, "groups", cycle).permutation(count).astype(np.int64)
+    return [order[start : start + size] for start in range(0, count, size)]
+
+
 def draw_clusters(seed: int, cycle: int, group: int, low: int, high: int) -> int:
     """K ~ U{low..high} of a group of bootstrapping."""
     return int(numpy_generator(seed, "group", cycle, group).integers(low, high, endpoint=True))
@@ -107,8 +113,7 @@ class Bootstrap:
 
     def groups(self, count: int, seed: int, cycle: int) -> list[np.ndarray]:
         """A random order of all images, other in each cycle, cut in groups; the last may be smaller."""
-        order = numpy_generator(seed, "groups", cycle).permutation(count).astype(np.int64)
-        return [order[start : start + self.group_size] for start in range(0, count, self.group_size)]
+        return draw_groups(seed, cycle, count, self.group_size)
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
         """The image with its short side capped."""

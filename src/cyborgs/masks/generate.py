@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -14,8 +14,6 @@ from cyborgs import distributed
 from cyborgs.masks.source import MaskSource
 from cyborgs.masks.store import GenerationWriter
 
-P = ParamSpec("P")
-T = TypeVar("T")
 _NO_IMAGE = np.empty((0, 0, 3), np.uint8)
 
 
@@ -63,16 +61,16 @@ def generate(
         False where it was stopped: then the store is as before.
 
     Raises:
-        RuntimeError: another process failed. What fails in this one is raised as it is.
+        Elsewhere: another process failed. What fails in this one is raised as it is.
     """
     writer = _open_writer(path, generation, len(images), manifest)
     try:
         with _Decoder(source, images, threads or min(4, os.cpu_count() or 1)) as decoder:
             finished = _label(source, decoder, writer, seed, cycle, progress, stopped)
         if finished:
-            _together(writer.close)
-            _together(writer.publish if writer.rank == 0 else _nothing)
-    except Exception:  # on all processes, see _together
+            distributed.together(writer.close)
+            distributed.together(writer.publish if writer.rank == 0 else _nothing)
+    except Exception:  # on all processes, see distributed.together
         _discard(writer)
         raise
     if not finished:
@@ -102,19 +100,24 @@ def _label(
     def work(turn: int) -> None:
         if turn >= len(own):
             return
-        pictures = decoder.finish()
-        if turn + 1 < len(own):
-            decoder.start(own[turn + 1])
-        maps = source.label(pictures, seed, cycle, turn * world + writer.rank)
+        group = turn * world + writer.rank
+        try:
+            pictures = decoder.finish()
+            if turn + 1 < len(own):
+                decoder.start(own[turn + 1])
+            maps = source.label(pictures, seed, cycle, group)
+        except Exception as error:
+            error.add_note(f"while labelling group {group} of cycle {cycle}: images {own[turn].tolist()}")
+            raise
         for index, label_map in zip(own[turn], maps, strict=True):
             writer.write(int(index), label_map)
 
     if own:
         decoder.start(own[0])
     for turn in range(-(-len(groups) // world)):
-        if distributed.all_any(_together(ask, turn * world)):
+        if distributed.all_any(distributed.together(ask, turn * world)):
             return False
-        _together(work, turn)
+        distributed.together(work, turn)
     if progress is not None:
         progress(len(groups), len(groups))
     return True
@@ -127,8 +130,8 @@ def _open_writer(path: str | Path, generation: int, count: int, manifest: Mappin
     def make() -> GenerationWriter:
         return GenerationWriter(path, generation, count, rank, manifest)
 
-    first = _together(make) if rank == 0 else _together(_nothing)
-    return _together(lambda: first or make())
+    first = distributed.together(make) if rank == 0 else distributed.together(_nothing)
+    return distributed.together(lambda: first or make())
 
 
 def _discard(writer: GenerationWriter) -> None:
@@ -139,18 +142,6 @@ def _discard(writer: GenerationWriter) -> None:
     if writer.rank == 0:
         writer.abort()
     distributed.barrier()
-
-
-def _together(action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Do something on all processes; where it fails on one it raises on all, so that none waits for ever."""
-    failure: Exception | None = None
-    try:
-        result = action(*args, **kwargs)
-    except Exception as error:
-        failure = error
-    if distributed.all_any(failure is not None):
-        raise failure or RuntimeError("making the masks failed in another process; its message says why")
-    return result
 
 
 def _nothing() -> None:

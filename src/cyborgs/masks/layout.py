@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
 import struct
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from cyborgs.data.store import StoreError
-from cyborgs.files import write_bytes
+from cyborgs.files import listed, remove_tree, why, write_bytes
+from cyborgs.sealed import sealed, unsealed
 
 _SIZE: Final = struct.Struct("<HH")
 _NAME: Final = re.compile(r"generation-(\d{4,})")
-_LEFTOVER: Final = re.compile(r"generation-\d{4,}\.(partial|removed)")
+_LEFTOVER: Final = re.compile(r"generation-\d{4,}\.(partial|removed)|\.current\.json\.tmp")
 
 
 def masks_folder(path: str | Path) -> Path:
@@ -35,24 +33,25 @@ def folder_of(folder: Path, generation: int, suffix: str = "") -> Path:
     return folder / f"generation-{generation:04d}{suffix}"
 
 
-def complete(folder: Path, current: int) -> list[int]:
-    """Numbers of the generations up to the current one that are on the disk, in rising order."""
-    found = (_NAME.fullmatch(entry.name) for entry in folder.iterdir())
-    return sorted(number for match in found if match and (number := int(match[1])) <= current)
+def complete(folder: Path, below: int | None) -> list[int]:
+    """Numbers of the generations before ``below`` (None: all) that are on the disk, in rising order."""
+    found = (_NAME.fullmatch(entry.name) for entry in listed(folder))
+    numbers = sorted(int(match[1]) for match in found if match)
+    return numbers if below is None else [number for number in numbers if number < below]
 
 
 def remove_leftovers(folder: Path, current: int | None) -> None:
     """Remove what no reader looks at: partial folders, and generations beyond the current one."""
-    for entry in folder.iterdir():
+    for entry in listed(folder):
         match = _NAME.fullmatch(entry.name)
         beyond = match is not None and (current is None or int(match[1]) > current)
         if beyond or _LEFTOVER.fullmatch(entry.name):
-            shutil.rmtree(entry)
+            remove_tree(entry)
 
 
 def switch(folder: Path, generation: int) -> None:
     """Make a generation the current one, in one piece."""
-    write_bytes(folder / "current.json", as_json({"generation": generation}))
+    write_bytes(folder / "current.json", sealed({"generation": generation}))
 
 
 def current_of(folder: Path) -> int | None:
@@ -68,22 +67,14 @@ def current_of(folder: Path) -> int | None:
     return number
 
 
-def as_json(value: Mapping[str, Any]) -> bytes:
-    """Bytes that are equal for equal content."""
-    return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
-
-
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; StoreError where it is missing or damaged."""
+    """The sealed object in a JSON file; StoreError where it is missing or damaged."""
     try:
-        value = json.loads(path.read_bytes())
+        return unsealed(path.read_bytes())
     except OSError as error:
-        raise StoreError(path, f"cannot be read ({error.strerror})") from error
+        raise StoreError(path, f"cannot be read ({why(error)})") from error
     except ValueError as error:
-        raise StoreError(path, f"is damaged: no JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise StoreError(path, "is damaged: no JSON object")
-    return value
+        raise StoreError(path, f"is damaged: {error}") from error
 
 
 def pack(labels: np.ndarray) -> bytes:

@@ -6,7 +6,7 @@
       current.json              {"generation": 1}: replaced as a whole, the only switch there is
       generation-0000/          complete, and never changed again
         maps.bin                records of data/store.py: h, w (u16 each), then the labels, uint8
-        manifest.json           what the maps were made from
+        manifest.json           what the maps were made from; both JSON files carry a checksum of themselves
       generation-0001/ ...
       generation-0002.partial/  being written: part-0000.bin of rank 0, ...
 
@@ -18,17 +18,17 @@ next writer removes it.
 from __future__ import annotations
 
 import operator
-import shutil
+import re
 from collections.abc import Mapping
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from cyborgs.data.store import RecordStore, RecordWriter, StoreError
-from cyborgs.files import sync_folder, write_bytes
+from cyborgs.files import cleared, discard, listed, make_folder, rename, sync_folder, try_remove, unlink, write_bytes
 from cyborgs.masks.layout import (
-    as_json,
     complete,
     current_of,
     folder_of,
@@ -39,9 +39,13 @@ from cyborgs.masks.layout import (
     switch,
     unpack,
 )
+from cyborgs.sealed import sealed
 from cyborgs.structures import LabelMap
 
 KIND: Final = "label maps"
+_PART: Final = re.compile(r"part-\d{4,}\.bin")
+FORMAT: Final = 1
+"""Version of the manifest; the records have their own."""
 
 
 class MaskStore:
@@ -52,33 +56,35 @@ class MaskStore:
     """
 
     def __init__(self, path: str | Path, generation: int | None = None) -> None:
-        """Open the current generation, or a given one; StoreError where there is none or it is damaged."""
+        """Open the current generation, or a given one; StoreError where there is none or it is damaged.
+
+        What is damaged is named, and the newest older generation that is intact.
+        """
         folder = masks_folder(path)
         while True:
-            current = current_of(folder)
+            try:
+                current = current_of(folder)
+            except StoreError as error:
+                raise _advised(error, folder) from error
             if current is None:
                 raise StoreError(folder, "there is no complete generation of masks")
             wanted = current if generation is None else generation
             if not 0 <= wanted <= current or not folder_of(folder, wanted).is_dir():
                 if current_of(folder) != current:  # switched and pruned between the two looks
                     continue
-                have = ", ".join(map(str, complete(folder, current))) or "none"
+                have = ", ".join(map(str, complete(folder, current + 1))) or "none"
                 raise StoreError(folder, f"there is no complete generation {wanted} of masks (complete: {have})")
             try:
-                self._records = RecordStore(folder_of(folder, wanted) / "maps.bin", kind=KIND)
-                manifest = read_json(folder_of(folder, wanted) / "manifest.json")
-            except StoreError:
+                self._records, manifest = _open(folder, wanted)
+            except StoreError as error:
                 if current_of(folder) != current:
                     continue
-                raise
+                raise _advised(error, folder, wanted) from error
             break
         self.folder = folder
         self.generation: int = wanted
         self.manifest: dict[str, Any] = manifest.get("manifest", {})
         self.void: int | None = manifest.get("void")
-        if len(self._records) != manifest.get("count"):
-            count = manifest.get("count")
-            raise StoreError(self._records.path, f"holds {len(self._records)} maps, its manifest names {count}")
 
     def __len__(self) -> int:
         return len(self._records)
@@ -86,17 +92,23 @@ class MaskStore:
     def __getitem__(self, index: int) -> np.ndarray:
         """The map of an image, a fresh uint8 (h, w); IndexError beyond the last (and below 0: ids have no end)."""
         index = operator.index(index)
-        return unpack(self._records.path, index, self._records.read(index))
+        try:
+            return unpack(self._records.path, index, self._records.read(index))
+        except StoreError as error:
+            raise _advised(error, self.folder, self.generation) from error
 
     def generations(self) -> list[int]:
         """Numbers of the complete generations that are on the disk now, in rising order."""
         current = current_of(self.folder)
-        return [] if current is None else complete(self.folder, current)
+        return [] if current is None else complete(self.folder, current + 1)
 
     def verify(self) -> None:
-        """Read every map once; StoreError at the first that is damaged."""
-        for index in range(len(self)):
-            self[index]
+        """Read all files of this generation once, as they are now; StoreError at the first damage."""
+        try:
+            read_json(folder_of(self.folder, self.generation) / "manifest.json")
+            self._records.verify()
+        except StoreError as error:
+            raise _advised(error, self.folder, self.generation) from error
 
     def close(self) -> None:
         """Give the file back; the next read opens it again."""
@@ -141,12 +153,12 @@ class GenerationWriter:
         self._void: int | None = None
 
     def _prepare(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder, parents=True)
         current = current_of(self.folder)
         if current is not None and self.generation <= current:
             raise ValueError(f"{self.folder}: generation {self.generation} is not after the current one, {current}")
         remove_leftovers(self.folder, current)
-        self._partial.mkdir()
+        make_folder(self._partial)
 
     def write(self, index: int, label_map: LabelMap) -> None:
         """Store the map of image ``index``; all maps of a generation name the same void label."""
@@ -165,16 +177,43 @@ class GenerationWriter:
         """Drop this process's part; on rank 0, which comes last, all that was written."""
         self._part.abort()
         if self.rank == 0:
-            shutil.rmtree(self._partial, ignore_errors=True)
+            try_remove(self._partial)
 
     def publish(self) -> None:
         """Rank 0: join the parts in the order of the images, and make the generation the current one.
 
-        ValueError where an image is missing; the generation that was current stays so.
+        ValueError where an image is missing, DiskError where the disk does not take it. Then all that was written is
+        removed, and the generation that was current stays so.
         """
         self.close()
-        parts = [RecordStore(file, kind=KIND) for file in sorted(self._partial.glob("part-*.bin"))]
-        parts = [part for part in parts if len(part)]
+        files = [file for file in listed(self._partial) if _PART.fullmatch(file.name)]
+        final = folder_of(self.folder, self.generation)
+        # The parts and what they are joined to are there at the same time.
+        with cleared(self._partial, final, 2 * sum(file.stat().st_size for file in files)):
+            self._assemble(files)
+            rename(self._partial, final)
+            sync_folder(self.folder)
+            switch(self.folder, self.generation)
+
+    def _assemble(self, files: list[Path]) -> None:
+        """All that the generation's folder holds in the end, on the disk."""
+        with ExitStack() as opened:
+            parts = [opened.enter_context(closing(RecordStore(file, kind=KIND))) for file in files]
+            void = self._join([part for part in parts if len(part)])
+        described = {
+            "format": FORMAT,
+            "generation": self.generation,
+            "count": self.count,
+            "void": void,
+            "manifest": self.manifest,
+        }
+        write_bytes(self._partial / "manifest.json", sealed(described))
+        for file in files:
+            unlink(file)
+        sync_folder(self._partial)
+
+    def _join(self, parts: list[RecordStore]) -> int | None:
+        """Write ``maps.bin`` from the processes' parts; the void label of all."""
         voids = {part.meta["void"] for part in parts}
         if len(voids) > 1:
             raise ValueError(
@@ -193,21 +232,35 @@ class GenerationWriter:
         with RecordWriter(self._partial / "maps.bin", kind=KIND) as whole:
             for index, number in enumerate(owner.tolist()):
                 whole.write_stored(index, parts[number].read_stored(index))
-        for part in parts:
-            part.close()
-        described = {
-            "generation": self.generation,
-            "count": self.count,
-            "void": voids.pop(),
-            "manifest": self.manifest,
-        }
-        write_bytes(self._partial / "manifest.json", as_json(described))
-        for file in self._partial.glob("part-*"):
-            file.unlink()
-        sync_folder(self._partial)
-        self._partial.rename(folder_of(self.folder, self.generation))
-        sync_folder(self.folder)
-        switch(self.folder, self.generation)
+        void: int | None = voids.pop()
+        return void
+
+
+def _open(folder: Path, generation: int) -> tuple[RecordStore, dict[str, Any]]:
+    """Maps and manifest of a generation; StoreError where they are missing, damaged, newer or do not fit."""
+    place = folder_of(folder, generation)
+    records = RecordStore(place / "maps.bin", kind=KIND)
+    manifest = read_json(place / "manifest.json")
+    if manifest.get("format") != FORMAT:
+        what = f"has format {manifest.get('format')}, this version of cyborgs reads format {FORMAT}"
+        raise StoreError(place / "manifest.json", what)
+    if len(records) != manifest.get("count"):
+        raise StoreError(records.path, f"holds {len(records)} maps, its manifest names {manifest.get('count')}")
+    return records, manifest
+
+
+def _advised(error: StoreError, folder: Path, below: int | None = None) -> StoreError:
+    """The same error with what to do: the newest intact generation before number ``below`` (None: of all)."""
+    if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
+        return error  # the system refuses to read it: the file may be fine
+    for generation in reversed(complete(folder, below)):
+        try:
+            _open(folder, generation)[0].verify()
+        except StoreError:
+            continue
+        go_back = f"cyborgs.masks.store.set_current({str(folder)!r}, {generation})"
+        return StoreError(error.path, f"{error.what}. Generation {generation} is intact: {go_back} goes back to it")
+    return StoreError(error.path, f"{error.what}. No other generation is intact: restore the file from a copy")
 
 
 def set_current(path: str | Path, generation: int | None) -> None:
@@ -217,12 +270,10 @@ def set_current(path: str | Path, generation: int | None) -> None:
     """
     folder = masks_folder(path)
     if generation is not None:
-        target = folder_of(folder, generation)
-        RecordStore(target / "maps.bin", kind=KIND).close()
-        read_json(target / "manifest.json")
+        _open(folder, generation)[0].close()
         switch(folder, generation)
     elif (folder / "current.json").exists():
-        (folder / "current.json").unlink()
+        unlink(folder / "current.json")
         sync_folder(folder)
     if folder.is_dir():
         remove_leftovers(folder, generation)
@@ -234,9 +285,7 @@ def prune(path: str | Path, keep: int) -> list[int]:
     current = current_of(folder)
     if current is None or keep == 0:
         return []
-    removed = complete(folder, current)[:-keep]
+    removed = complete(folder, current + 1)[:-keep]
     for generation in removed:
-        # First out of sight as a whole, so that nobody finds half of it.
-        doomed = folder_of(folder, generation).rename(folder_of(folder, generation, ".removed"))
-        shutil.rmtree(doomed)
+        discard(folder_of(folder, generation), folder_of(folder, generation, ".removed"))
     return removed

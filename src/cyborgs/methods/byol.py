@@ -8,6 +8,7 @@ import torch
 
 from cyborgs.losses import byol_loss
 from cyborgs.methods.config import ByolConfig
+from cyborgs.methods.figures import embedding_figures
 from cyborgs.methods.method import Method
 from cyborgs.models.backbone import Backbone
 from cyborgs.models.heads import MLPHead
@@ -40,7 +41,8 @@ class Byol(Method):
                 self.target_projector(self.target_backbone(x, (self.layer,))[self.layer].mean(dim=(2, 3)))
                 for x in images
             ]
-        return StepOutput({"byol": byol_loss(*predictions, *targets)})
+        metrics = embedding_figures(predictions, targets) if measure else {}
+        return StepOutput({"byol": byol_loss(*predictions, *targets)}, metrics)
 
     def after_step(self, progress: float) -> None:
         """xi <- m xi + (1 - m) theta, for backbone and projector."""

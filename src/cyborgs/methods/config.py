@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 from cyborgs.structures import EpochPlan
 
@@ -19,9 +19,16 @@ def epochs_from_steps(steps: int, steps_per_epoch: int) -> int:
     return 0 if steps == 0 else max(1, round(steps / steps_per_epoch))
 
 
+WIDEST = 65_536
+"""Channels of a head's layers, at most: with more, the memory of a number typed wrong is asked for."""
+
+
 @dataclass(frozen=True)
 class MethodConfig:
     """Base of the methods' settings: narrowed to the recipe's method."""
+
+    has_negatives: ClassVar[bool] = False
+    """Whether a loss compares the images of a batch with each other, so that it matters how many there are."""
 
     def plan(self, epoch: int) -> EpochPlan:
         """What the epoch does."""
@@ -48,8 +55,8 @@ class ByolConfig(MethodConfig):
     """constant, or a half cosine that ends at 1."""
 
     def __post_init__(self) -> None:
-        check(self.hidden > 0, "method.hidden", self.hidden, "a positive number")
-        check(self.embedding > 0, "method.embedding", self.embedding, "a positive number")
+        for name in ("hidden", "embedding"):
+            check(0 < getattr(self, name) <= WIDEST, f"method.{name}", getattr(self, name), f"1 to {WIDEST}")
         check(0 <= self.momentum <= 1, "method.momentum", self.momentum, "a number from 0 to 1")
 
     def plan(self, epoch: int) -> EpochPlan:
@@ -60,6 +67,8 @@ class ByolConfig(MethodConfig):
 @dataclass(frozen=True)
 class CyborgsConfig(MethodConfig):
     """CYBORGS (Sections 3.2 to 3.4 and 4.1 of the paper)."""
+
+    has_negatives = True
 
     warmup_epochs: int = 5
     """W: first epochs, with loss 2 alone; masks are made right after them."""
@@ -122,7 +131,9 @@ class CyborgsConfig(MethodConfig):
         check(2 <= low <= high <= 256, "method.clusters", self.clusters, "2 <= low <= high <= 256")
         check(1 <= self.warmup_clusters <= 256, "method.warmup_clusters", self.warmup_clusters, "1 to 256")
         check(self.cluster_weight >= 0, "method.cluster_weight", self.cluster_weight, "a number of at least 0")
-        for name in ("slice_size", "kmeans_iterations", "hidden", "embedding"):
+        for name in ("hidden", "embedding"):
+            check(0 < getattr(self, name) <= WIDEST, f"method.{name}", getattr(self, name), f"1 to {WIDEST}")
+        for name in ("slice_size", "kmeans_iterations"):
             check(getattr(self, name) > 0, f"method.{name}", getattr(self, name), "a positive whole number")
         check(1 <= self.regions <= 256, "method.regions", self.regions, "1 to 256")
         check(self.kappa > 0, "method.kappa", self.kappa, "a positive number")

@@ -11,22 +11,22 @@ from torch import Tensor
 
 from cyborgs.losses import mask_contrastive_terms, vmf_cluster_loss
 from cyborgs.methods.config import CyborgsConfig
-from cyborgs.methods.method import Method
+from cyborgs.methods.figures import cluster_figures, embedding_figures
+from cyborgs.methods.method import JointMethod
+from cyborgs.methods.prototypes import cluster_views, draw_clusters
 from cyborgs.models.backbone import Backbone
 from cyborgs.models.fusion import concatenate_at
 from cyborgs.models.heads import MLPHead, embed_valid, valid_rows
 from cyborgs.models.momentum import momentum_at, target_of, update_target
-from cyborgs.ops import euclidean_kmeans, region_pool, resample, sample_regions, spherical_kmeans
-from cyborgs.seeds import derive, numpy_generator
+from cyborgs.ops import region_pool, resample, sample_regions
 from cyborgs.structures import Batch, EpochPlan, StepOutput, StepSeed, View, ViewGeometry
-
-POINTS_PER_CLUSTER = 4
-"""K of loss 2 is never more than a quarter of the points that are clustered."""
 
 
 @final
-class Cyborgs(Method):
+class Cyborgs(JointMethod):
     """Online backbone, projector and predictor; target backbone and projector."""
+
+    joint = frozenset({"contrast"})
 
     def __init__(self, config: CyborgsConfig, backbone: Backbone, size: int, grid: int) -> None:
         super().__init__()
@@ -44,20 +44,47 @@ class Cyborgs(Method):
 
     def training_step(self, batch: Batch, plan: EpochPlan, seed: StepSeed, *, measure: bool = False) -> StepOutput:
         """``contrast`` and ``cluster`` as the plan asks; the forward pass stops at the last layer that is needed."""
-        contrast, cluster = "contrast" in plan.losses, "cluster" in plan.losses
-        layers = tuple(dict.fromkeys((*(self.clustered if cluster else ()), *(self.fused if contrast else ()))))
-        images = [self.backbone.normalise(view.images) for view in batch.views]
-        online = [self.backbone(x, layers) for x in images]
-        with torch.no_grad():
-            target = [self.target_backbone(x, layers) for x in images]
+        online, target = self._maps(batch, plan)
         losses: dict[str, Tensor] = {}
         metrics: dict[str, Tensor] = {}
-        if contrast:
-            losses["contrast"] = self._contrast(batch, online, target, metrics)
-        if cluster:
-            clusters = None if contrast else self.config.warmup_clusters
-            losses["cluster"] = self._cluster(batch, online, target, clusters, seed, metrics)
+        if "contrast" in plan.losses:
+            found = self.joint_losses(*self._embed(batch, online, target), plan, measure=measure)
+            losses |= found.losses
+            metrics |= found.metrics
+        if "cluster" in plan.losses:
+            losses["cluster"] = self._cluster(batch, online, target, plan, seed, metrics, measure)
         return StepOutput(losses, metrics)
+
+    def embed(self, batch: Batch, plan: EpochPlan) -> tuple[list[Tensor], list[Tensor]]:
+        """Predictions of both views; their target projections (B, R, D) and region ids (B, R)."""
+        return self._embed(batch, *self._maps(batch, plan))
+
+    def joint_losses(
+        self, online: Sequence[Tensor], fixed: Sequence[Tensor], plan: EpochPlan, *, measure: bool = False
+    ) -> StepOutput:
+        """``contrast``: Eq. 2 over all images that are given, and those of the other processes."""
+        ids = fixed[2:]
+        terms = mask_contrastive_terms(
+            *online, *fixed, temperature=self.config.temperature, normalise=self.config.normalise
+        )
+        metrics = {
+            "contrast/matched": terms["matched"],
+            "contrast/matched_mean": terms["matched_mean"],
+            "contrast/regions": torch.stack([(i >= 0).sum(dim=1).float().mean() for i in ids]).mean(),
+        }
+        if measure:
+            metrics |= embedding_figures(online, fixed[:2], [i >= 0 for i in ids])
+        return StepOutput({"contrast": terms["loss"]}, metrics)
+
+    def remaining_step(
+        self, batch: Batch, plan: EpochPlan, seed: StepSeed, *, measure: bool = False
+    ) -> tuple[list[Tensor], StepOutput]:
+        """Predictions with gradient, and ``cluster`` where it is planned: for it alone the target runs again."""
+        cluster = "cluster" in plan.losses
+        online, target = self._maps(batch, plan, self.clustered if cluster else ())
+        metrics: dict[str, Tensor] = {}
+        losses = {"cluster": self._cluster(batch, online, target, plan, seed, metrics, measure)} if cluster else {}
+        return self._embed(batch, online, ())[0], StepOutput(losses, metrics)
 
     def after_step(self, progress: float) -> None:
         """xi <- m xi + (1 - m) theta, for backbone and projector."""
@@ -69,40 +96,50 @@ class Cyborgs(Method):
         """Eq. 1 on the fused map. Layers are pooled one by one: pooling and concatenation commute, and no copy is made."""
         return torch.cat([region_pool(resample(maps[layer], self.grid), labels, ids) for layer in self.fused], dim=-1)
 
-    def _contrast(
-        self, batch: Batch, online: list[dict[str, Tensor]], target: list[dict[str, Tensor]], metrics: dict[str, Tensor]
-    ) -> Tensor:
+    def _maps(
+        self, batch: Batch, plan: EpochPlan, target_layers: tuple[str, ...] | None = None
+    ) -> tuple[list[dict[str, Tensor]], list[dict[str, Tensor]]]:
+        """Maps of both views: the online network's layers that the plan needs, and the target's (None: the same)."""
+        needed = {"cluster": self.clustered, "contrast": self.fused}
+        layers = tuple(dict.fromkeys(layer for loss in needed if loss in plan.losses for layer in needed[loss]))
+        target_layers = layers if target_layers is None else target_layers
+        images = [self.backbone.normalise(view.images) for view in batch.views]
+        online = [self.backbone(x, layers) for x in images]
+        with torch.no_grad():
+            return online, [self.target_backbone(x, target_layers) for x in images] if target_layers else []
+
+    def _embed(
+        self, batch: Batch, online: Sequence[dict[str, Tensor]], target: Sequence[dict[str, Tensor]]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Predictions of each view; target projections (none where ``target`` is empty) and region ids."""
         assert batch.label_order is not None
         predictions, projections, ids = [], [], []
-        for view, maps, target_maps in zip(batch.views, online, target, strict=True):
+        for v, (view, maps) in enumerate(zip(batch.views, online, strict=True)):
             assert view.labels is not None
             regions = sample_regions(view.labels, batch.label_order, self.config.regions, batch.void)
             valid = regions >= 0
             rows = valid_rows(valid)
             projected = embed_valid(self.projector, self._pool(maps, view.labels, regions), valid, rows)
             predictions.append(embed_valid(self.predictor, projected, valid, rows))
-            with torch.no_grad():
-                pooled = self._pool(target_maps, view.labels, regions)
-                projections.append(embed_valid(self.target_projector, pooled, valid, rows))
+            if target:
+                with torch.no_grad():
+                    pooled = self._pool(target[v], view.labels, regions)
+                    projections.append(embed_valid(self.target_projector, pooled, valid, rows))
             ids.append(regions)
-        terms = mask_contrastive_terms(
-            *predictions, *projections, *ids, temperature=self.config.temperature, normalise=self.config.normalise
-        )
-        metrics["contrast/matched"] = terms["matched"]
-        metrics["contrast/matched_mean"] = terms["matched_mean"]
-        metrics["contrast/regions"] = torch.stack([(i >= 0).sum(dim=1).float().mean() for i in ids]).mean()
-        return terms["loss"]
+        return predictions, [*projections, *ids]
 
     def _cluster(
         self,
         batch: Batch,
         online: list[dict[str, Tensor]],
         target: list[dict[str, Tensor]],
-        clusters: int | None,
+        plan: EpochPlan,
         seed: StepSeed,
         metrics: dict[str, Tensor],
+        measure: bool,
     ) -> Tensor:
         """Loss 2, the mean over the slices of this batch; each slice has its own K and its own prototypes."""
+        clusters = None if "contrast" in plan.losses else self.config.warmup_clusters
         side = self.size // 8
         maps = [concatenate_at([m[layer] for layer in self.clustered], side, side) for m in online]
         with torch.no_grad():
@@ -117,8 +154,8 @@ class Cyborgs(Method):
         for start in range(0, len(batch), size):
             part = slice(start, start + size)
             coordinates = (seed.epoch, seed.step, (batch.first + start) // size)
-            k = self._draw_clusters(clusters, sources[0][part], seed.seed, coordinates)
-            assignments, prototypes = self._prototypes([s[part] for s in sources], k, seed.seed, coordinates)
+            k = draw_clusters(self.config, clusters, sources[0][part], seed.seed, coordinates)
+            assignments, prototypes = cluster_views(self.config, [s[part] for s in sources], k, seed.seed, coordinates)
             terms = vmf_cluster_loss(
                 maps[0][part],
                 maps[1][part],
@@ -132,6 +169,8 @@ class Cyborgs(Method):
                 alignment=self.config.alignment,
                 distance=self.config.distance,
             )
+            if measure and start == 0:
+                metrics.update(cluster_figures(maps[0][part].detach(), assignments[0], prototypes[0]))
             totals.append(terms["total"])
             scale = math.log(k) if k > 1 and self.config.distance == "vmf" else 1.0
             intra.append(terms["intra"].detach() / scale)
@@ -139,33 +178,6 @@ class Cyborgs(Method):
         metrics["cluster/intra_over_log_k"] = torch.stack(intra).mean()
         metrics["cluster/inter_over_log_k"] = torch.stack(inter).mean()
         return torch.stack(totals).mean()
-
-    def _draw_clusters(self, fixed: int | None, maps: Tensor, seed: int, coordinates: tuple[int, ...]) -> int:
-        points = maps.shape[0] * maps.shape[2] * maps.shape[3]
-        low, high = self.config.clusters
-        k = fixed or int(numpy_generator(seed, "slice", *coordinates).integers(low, high + 1))
-        return max(1, min(k, points // POINTS_PER_CLUSTER))
-
-    def _prototypes(
-        self, maps: Sequence[Tensor], k: int, seed: int, coordinates: tuple[int, ...]
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """Clusters each view of one slice: assignments (b, h, w) and prototypes (k, D), without gradient."""
-        cluster = spherical_kmeans if self.config.distance == "vmf" else euclidean_kmeans
-        assignments: list[Tensor] = []
-        prototypes: list[Tensor] = []
-        for view, y in enumerate(maps):
-            points = y.permute(0, 2, 3, 1).flatten(0, 2).float()
-            start = prototypes[0] if view and self.config.linked_start else None
-            labels, centroids = cluster(
-                points,
-                k,
-                iterations=self.config.kmeans_iterations,
-                seed=derive(seed, "slice", *coordinates, 1 + view),
-                start=start,
-            )
-            assignments.append(labels.view(y.shape[0], y.shape[2], y.shape[3]))
-            prototypes.append(centroids)
-        return assignments, prototypes
 
 
 def _geometry(view: View, part: slice) -> ViewGeometry:

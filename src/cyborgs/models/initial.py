@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import mmap
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -46,15 +48,18 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | No
         with safe_open(path, framework="pt") as file:
             metadata = (file.metadata() or {}).get(KEY)
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        return state, None if metadata is None else json.loads(metadata)
-    except (SafetensorError, ValueError) as error:
-        raise UserError(f"{path}: not a safetensors file, or a damaged one ({error})") from error
+        described = None if metadata is None else json.loads(metadata)
+    except (SafetensorError, ValueError, RecursionError) as error:  # recursion: JSON that is nested without end
+        raise UserError(f"{path}: not a safetensors file, or a damaged one ({_first_line(error)})") from error
+    if described is not None and not isinstance(described, dict):
+        raise UserError(f"{path}: its metadata is {type(described).__name__}, not named values")
+    return state, described
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], str | None]:
     """Named tensors of a run's folder, a safetensors file or a torch file, and the architecture if the file says it.
 
-    A torch file is read without running code in it; a checkpoint around the weights (``state_dict``, ``model``) and
+    A torch file is read without running code in it, and without taking more memory than it is long; a checkpoint around the weights (``state_dict``, ``model``) and
     the ``module.`` of DistributedDataParallel are taken off.
 
     Raises:
@@ -68,16 +73,37 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], str | None]:
         state, metadata = read_safetensors(path)
         return state, None if metadata is None else str(metadata.get("architecture"))
     try:
+        _refuse_bombs(path)
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # unpickling raises nearly anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: neither a safetensors file nor a torch file of weights alone ({reason})") from error
+        raise UserError(
+            f"{path}: neither a safetensors file nor a torch file of weights alone ({_first_line(error)})"
+        ) from error
     for name in WRAPPERS:
         if isinstance(loaded, dict) and isinstance(loaded.get(name), dict):
             loaded = loaded[name]
     if not isinstance(loaded, dict) or not loaded or not all(isinstance(v, Tensor) for v in loaded.values()):
         raise UserError(f"{path}: does not hold named tensors")
     return {str(name).removeprefix("module."): value for name, value in loaded.items()}, None
+
+
+def _refuse_bombs(path: Path) -> None:
+    """ValueError for a torch file that would take far more memory than it is long; torch's own reader does not care."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+                raise ValueError("it is compressed, or its parts overlap; torch writes neither")
+    if path.stat().st_size:
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            # The one allowed constructor that takes memory by a number. Weights have no use for it.
+            if data.find(b"bytearray\n") >= 0:
+                raise ValueError("it makes byte arrays")
+
+
+def _first_line(error: Exception) -> str:
+    """What went wrong, in one line."""
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def fit_weights(module: nn.Module, state: dict[str, Tensor], head: Sequence[str], what: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,9 +79,25 @@ def _read_own(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     state, metadata = read_safetensors(file)
     if metadata is None:
         raise UserError(f"{file}: not written by cyborgs; to start from other weights, name the file as backbone.init")
-    if metadata.get("format", 0) > FORMAT:
-        raise UserError(f"{file}: format {metadata['format']} is newer than this cyborgs, which reads up to {FORMAT}")
+    version = metadata.get("format", 0)
+    if not isinstance(version, int):
+        raise UserError(f"{file}: its metadata is damaged: format is {type(version).__name__}, not a number")
+    if version > FORMAT:
+        raise UserError(f"{file}: format {version} is newer than this cyborgs, which reads up to {FORMAT}")
     lacking = [name for name in ("architecture", "mean", "std", "layers") if name not in metadata]
     if lacking:
         raise UserError(f"{file}: its metadata lacks {', '.join(lacking)}")
+    colours = [metadata["mean"], metadata["std"]]
+    sound = {
+        "architecture": isinstance(metadata["architecture"], str) and metadata["architecture"] != "",
+        "layers": isinstance(metadata["layers"], list) and all(isinstance(n, str) for n in metadata["layers"]),
+        "mean or std": all(
+            isinstance(c, list) and len(c) == 3 and all(isinstance(v, int | float) and math.isfinite(v) for v in c)
+            for c in colours
+        )
+        and min(metadata["std"]) > 0,
+    }
+    wrong = [name for name, good in sound.items() if not good]
+    if wrong:
+        raise UserError(f"{file}: its metadata is damaged: {wrong[0]} is not what cyborgs writes")
     return state, metadata

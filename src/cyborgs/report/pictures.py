@@ -1,4 +1,4 @@
-"""Pictures of a report as data URIs: photos, their masks in each generation, the truth."""
+"""Pictures of a report as data URIs: photos, their masks in each generation, the truth, neighbours."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,19 @@ from PIL import Image
 
 from cyborgs.data.palette import overlay, palette
 from cyborgs.data.store import StoreError
+from cyborgs.errors import printable
 from cyborgs.masks.store import MaskStore
 
 UInt8 = NDArray[np.uint8]
+
+PHOTO_BYTES: Final = 1_900_000
+"""Room on the page for photos and masks."""
+NEIGHBOUR_BYTES: Final = 700_000
+MONITOR_BYTES: Final = 700_000
+_STEPS: Final = ((85, 1.0), (70, 1.0), (60, 0.75), (45, 0.5), (30, 0.35))
+"""Quality and size that are tried one after the other until the pictures fit their room."""
+COUNTED: Final = 2000
+"""Photos whose regions are counted, at most."""
 
 
 class Photos(Protocol):
@@ -33,6 +43,17 @@ class Photos(Protocol):
     def name(self, i: int) -> str:
         """Its path below the photos' folder."""
         ...
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A picture before it is made small enough for the page."""
+
+    title: str
+    alt: str
+    image: UInt8
+    """uint8 (h, w, 3)."""
+    kind: str = "JPEG"
 
 
 @dataclass(frozen=True)
@@ -51,7 +72,8 @@ class Row:
     """A photo and what belongs to it."""
 
     name: str
-    pictures: tuple[Picture, ...]
+    drawn: tuple[Drawn, ...]
+    pictures: tuple[Picture, ...] = ()
 
 
 def spread(count: int, wanted: int) -> list[int]:
@@ -61,15 +83,42 @@ def spread(count: int, wanted: int) -> list[int]:
     return sorted({round(i * (count - 1) / max(1, wanted - 1)) for i in range(wanted)})
 
 
-def picture(image: UInt8, title: str, alt: str, *, width: int, kind: str = "JPEG") -> Picture:
-    """uint8 (H, W, 3) as a data URI, shrunk to ``width`` pixels where it is wider."""
-    shown = Image.fromarray(image)
-    # The longer side counts too, or a tall strip would become the whole page.
-    shown.thumbnail((width, 2 * width), Image.Resampling.BOX)
+def encode(drawn: Drawn, quality: int = 85, size: float = 1.0) -> Picture:
+    """As a data URI, in JPEG of that quality or PNG, ``size`` times as large."""
+    shown = Image.fromarray(drawn.image)
+    if size < 1:
+        shown = shown.resize(
+            (max(1, round(shown.width * size)), max(1, round(shown.height * size))), Image.Resampling.BOX
+        )
     buffer = io.BytesIO()
-    shown.save(buffer, kind, **({"quality": 85} if kind == "JPEG" else {"optimize": True}))
+    shown.save(buffer, drawn.kind, **({"quality": quality} if drawn.kind == "JPEG" else {"optimize": True}))
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return Picture(title, f"data:image/{kind.lower()};base64,{data}", alt, shown.width, shown.height)
+    # The size on the page stays: fewer pixels, not a smaller picture.
+    height, width = drawn.image.shape[:2]
+    return Picture(drawn.title, f"data:image/{drawn.kind.lower()};base64,{data}", drawn.alt, width, height)
+
+
+def fitted(rows: Sequence[Row], room: int) -> list[Row]:
+    """The rows with their pictures encoded, in ``room`` bytes; the last rows go where nothing else helps."""
+    for quality, size in _STEPS:
+        made = [replace(row, pictures=tuple(encode(d, quality, size) for d in row.drawn)) for row in rows]
+        if _bytes(made) <= room:
+            return made
+    while made and _bytes(made) > room:
+        made.pop()
+    return made
+
+
+def _bytes(rows: Sequence[Row]) -> int:
+    return sum(len(p.uri) for row in rows for p in row.pictures)
+
+
+def small(image: UInt8, width: int) -> UInt8:
+    """uint8 (H, W, 3), shrunk to ``width`` pixels, and to twice that in height, where it is larger."""
+    shown = Image.fromarray(image)
+    # The height counts too, or a tall strip would become the whole page.
+    shown.thumbnail((width, 2 * width), Image.Resampling.BOX)
+    return np.asarray(shown)
 
 
 def shown_generations(run: Path, most: int = 5) -> list[int]:
@@ -92,50 +141,53 @@ def truth_of(folder: Path | None, name: str) -> UInt8 | None:
         return np.array(opened).astype(np.uint8) if opened.mode in ("L", "P", "1") else None
 
 
+def open_generations(run: Path, numbers: Sequence[int]) -> dict[int, MaskStore]:
+    """The stores of these generations; one that a run which goes on has just removed is left out."""
+    found = {}
+    for number in numbers:
+        try:
+            found[number] = MaskStore(run, generation=number)
+        except StoreError:
+            continue
+    return found
+
+
 def rows_of(
-    run: Path,
+    stores: Mapping[int, MaskStore],
     photos: Photos,
     truth: Path | None,
     *,
-    generations: Sequence[int],
     overlaps: Mapping[int, Sequence[float | None]] | None = None,
     count: int = 8,
     width: int = 240,
 ) -> list[Row]:
     """The pictures of ``count`` photos, evenly spread; ``overlaps``: by generation, the best overlap of each photo."""
-    stores = [(g, MaskStore(run, generation=g)) for g in generations]
     rows = []
     for i in spread(len(photos), count):
-        image, name = photos.read(i), photos.name(i)
-        small = np.asarray(_shrunk(image, width))
-        pictures = [picture(small, "photo", f"photo {name}", width=width)]
-        for g, store in stores:
-            values = (overlaps or {}).get(g)
+        name = printable(photos.name(i))
+        photo = small(photos.read(i), width)
+        drawn = [Drawn("photo", f"photo {name}", photo)]
+        for g, store in stores.items():
             labels = store[i]
-            regions = len(np.unique(labels))
-            pictures.append(
-                picture(
+            drawn.append(
+                Drawn(
+                    f"masks {g}" + _overlap((overlaps or {}).get(g), i),
+                    f"masks of generation {g} over {name}: {len(np.unique(labels))} labels",
                     # Without borders: they would hide what is drawn where regions are small.
-                    overlay(small, labels, alpha=0.65, edges=False),
-                    f"masks {g}" + _overlap(values, i),
-                    f"masks of generation {g} over {name}: {regions} labels",
-                    width=width,
+                    overlay(photo, labels, alpha=0.65, edges=False),
                 )
             )
-        real = truth_of(truth, name)
+        real = truth_of(truth, photos.name(i))
         if real is not None:
             alt = f"ground truth of {name}: {len(np.unique(real))} classes"
-            pictures.append(picture(palette()[real], "ground truth", alt, width=width, kind="PNG"))
-        rows.append(Row(name, tuple(pictures)))
-    for _, store in stores:
-        store.close()
+            drawn.append(Drawn("ground truth", alt, small(palette()[real], width), "PNG"))
+        rows.append(Row(name, tuple(drawn)))
     return rows
 
 
-def _shrunk(image: UInt8, width: int) -> Image.Image:
-    shown = Image.fromarray(image)
-    shown.thumbnail((width, 2 * width), Image.Resampling.BOX)
-    return shown
+def region_counts(stores: Mapping[int, MaskStore]) -> dict[int, list[int]]:
+    """By generation: labels in each photo, of evenly spread photos where there are many."""
+    return {g: [len(np.unique(store[i])) for i in spread(len(store), COUNTED)] for g, store in stores.items()}
 
 
 def _overlap(values: Sequence[float | None] | None, i: int) -> str:

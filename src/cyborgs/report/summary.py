@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+from cyborgs.report.facts import warnings_of, watched
+from cyborgs.report.history import History
 
 
 def _known(value: object) -> bool:
@@ -91,13 +94,10 @@ def _probe_sentences(probe: Mapping[str, Any]) -> list[str]:
     return sentences
 
 
-def _loss_sentences(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
-    steps = [line for line in metrics if _known(line.get("step")) and "refresh" not in line]
-    if not steps:
-        return []
-    sentences = [f"{steps[-1]['step']} steps are logged, the last in epoch {steps[-1].get('epoch', '?')}."]
-    for key in sorted({k for line in steps for k in line if k.startswith("loss/")}):
-        values = [float(line[key]) for line in steps if _known(line.get(key))]
+def _loss_sentences(history: History) -> list[str]:
+    sentences = []
+    for key in sorted(k for k in history.series if k.startswith("loss/")):
+        values = [v for v in history.series[key].values if math.isfinite(v)]
         if len(values) > 1:
             tenth = max(1, len(values) // 10)
             before, after = sum(values[:tenth]) / tenth, sum(values[-tenth:]) / tenth
@@ -108,9 +108,31 @@ def _loss_sentences(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
     return sentences
 
 
-def summary(
-    quality: Mapping[str, Any] | None, probe: Mapping[str, Any] | None, metrics: Sequence[Mapping[str, Any]]
-) -> list[str]:
-    """The sentences at the top of the page: quality and probe where there are any, else the losses."""
+def _monitor_sentences(history: History) -> list[str]:
+    sentences = []
+    for key, subject in (
+        ("knn/accuracy", "The vote of the nearest labelled photos: accuracy"),
+        ("probe/miou", "The linear segmentation probe of the labelled photos: mIoU"),
+    ):
+        values = list(history.monitors[key].values) if key in history.monitors else []
+        if len(values) > 1 and _known(values[0]) and _known(values[-1]):
+            sentences.append(f"{subject} {_change(values[0], values[-1])}, first to last measurement.")
+    return sentences
+
+
+def summary(quality: Mapping[str, Any] | None, probe: Mapping[str, Any] | None, history: History) -> list[str]:
+    """What was measured, in sentences: quality, probe and monitors where there are any, else the losses."""
     sentences = (_quality_sentences(quality) if quality else []) + (_probe_sentences(probe) if probe else [])
-    return sentences or _loss_sentences(metrics)
+    return (sentences + _monitor_sentences(history)) or _loss_sentences(history)
+
+
+def health_sentence(history: History) -> str:
+    """Whether a warning was given, in one sentence."""
+    began, active = len([e for e in history.events if e.get("state") != "ends"]), warnings_of(history)[1]
+    began += history.events_left_out
+    if active:
+        more = f" (and {len(active) - 1} more)" if len(active) > 1 else ""
+        return f"Health warning: {active[-1]}{more}"
+    if began:
+        return f"{began} health warning{'s were' if began > 1 else ' was'} given, and ended."
+    return "No health warning was given." if watched(history) else ""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+LARGEST = 4096
+"""Side of a view in pixels, at most: a number typed wrong must not become a demand for memory."""
+
 
 @dataclass(frozen=True)
 class Crop:
@@ -49,8 +52,8 @@ class Crop:
             raise ValueError(f"views.crops.sigma: need 0 < low <= high, got {self.sigma}")
         if not 0 <= self.hue <= 0.5:
             raise ValueError(f"views.crops.hue: need 0 to 0.5, got {self.hue}")
-        if self.size % 32:
-            raise ValueError(f"views.crops.size: need a multiple of 32, got {self.size}")
+        if not 0 <= self.size <= LARGEST or self.size % 32:
+            raise ValueError(f"views.crops.size: need a multiple of 32 from 0 to {LARGEST}, got {self.size}")
 
 
 @dataclass(frozen=True)
@@ -69,5 +72,7 @@ class ViewSpec:
     def __post_init__(self) -> None:
         if self.size < 32 or self.size % 32:
             raise ValueError(f"views.size: need a multiple of 32, got {self.size}")
+        if self.size > LARGEST:
+            raise ValueError(f"views.size: need at most {LARGEST}, got {self.size}")
         if not 1 <= self.grid <= self.size // 8:
             raise ValueError(f"views.grid: need 1 to size/8 = {self.size // 8}, got {self.grid}")

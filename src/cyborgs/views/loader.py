@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import signal
-import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Protocol
 
 import cv2
@@ -16,10 +16,12 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from cyborgs.data.images import Images
 from cyborgs.data.listing import InputError
+from cyborgs.errors import UserError
 from cyborgs.seeds import numpy_generator
 from cyborgs.structures import Batch, View, ViewGeometry
 from cyborgs.views.config import ViewSpec
 from cyborgs.views.pair import make_views
+from cyborgs.views.workers import PREFETCH, Board, Failure, Parcel, Watch, check_shared_memory
 
 
 class Masks(Protocol):
@@ -92,9 +94,33 @@ class Batches:
         """Global batches in an epoch; the incomplete last one is dropped."""
         return len(self.images) // self.batch_size
 
+    @property
+    def shared_bytes(self) -> int:
+        """Most bytes of shared memory that the workers' batches fill: those made ahead, and two steps in use."""
+        pixels = sum(3 * (crop.size or self.spec.size) ** 2 for crop in self.spec.crops)
+        share = self.batch_size // self.world
+        return pixels * (PREFETCH * self.workers * self.micro_batch + 2 * share) if self.workers else 0
+
+    def check(self, processes: int = 1) -> None:
+        """See before the first step that there is room for what the workers will hold.
+
+        Args:
+            processes: processes of the run on this machine.
+
+        Raises:
+            LoaderError: shared memory is too small; says how much is needed and free, and what to do.
+        """
+        check_shared_memory(self.shared_bytes * processes)
+
     def order(self, epoch: int) -> NDArray[np.int64]:
         """Image indices in the order of this epoch."""
         return numpy_generator(self.seed, "order", epoch).permutation(len(self.images))
+
+    def indices(self, epoch: int, step: int) -> NDArray[np.int64]:
+        """The images of this process in a step of an epoch."""
+        share = self.batch_size // self.world
+        start = step * self.batch_size + self.rank * share
+        return self.order(epoch)[start : start + share]
 
     def __call__(self, epoch: int, first_step: int = 0, *, with_masks: bool = True) -> Iterator[list[Batch]]:
         """Steps ``first_step`` and later of an epoch, one list of micro-batches each.
@@ -103,6 +129,8 @@ class Batches:
 
         Raises:
             UnreadableImage: a photo that was fine in the scan cannot be read now.
+            WorkerLost: a loader process was killed; names the picture that it was reading.
+            LoaderError: no file or no shared memory is left.
         """
         share = self.batch_size // self.world
         starts = [
@@ -111,45 +139,43 @@ class Batches:
             for m in range(0, share, self.micro_batch)
         ]
         work = _MicroBatches(self, epoch, self.open_masks if with_masks else None)
+        watch = Watch(work.board, self.images.name, self.shared_bytes)
+        step: list[Batch] = []
+        with watch.over(lambda: self._loader(work, starts)):
+            try:
+                for _ in starts:
+                    result = watch.next()
+                    if isinstance(result, Failure):
+                        raise result.error
+                    step.append(result)
+                    if len(step) == share // self.micro_batch:
+                        yield step
+                        step = []
+            except UserError as error:
+                error.speaks = True  # of this process's photos: the others do not have it
+                raise
+
+    def _loader(self, work: _MicroBatches, starts: list[int]) -> Iterator[Batch | Failure | Parcel]:
         with warnings.catch_warnings():
             # More workers than cores are the user's choice. Python 3.12 warns of every fork of a process with threads;
             # the workers use none of them.
             warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
             warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork", category=DeprecationWarning)
-            loader: DataLoader[Batch | _Failure] = DataLoader(
+            loader: DataLoader[Batch | Failure | Parcel] = DataLoader(
                 work,
                 batch_size=None,
                 sampler=starts,
                 num_workers=self.workers,
+                prefetch_factor=PREFETCH if self.workers else None,
                 collate_fn=_as_it_is,
-                worker_init_fn=_start_worker,
+                worker_init_fn=partial(_start_worker, work.board),
                 pin_memory=torch.cuda.is_available(),
                 generator=torch.Generator(),  # else it draws from the global one, and a resumed run would differ
             )
-            results = iter(loader)
-        step: list[Batch] = []
-        try:
-            for result in results:
-                if isinstance(result, _Failure):
-                    raise result.error
-                step.append(result)
-                if len(step) == share // self.micro_batch:
-                    yield step
-                    step = []
-        finally:
-            del results  # ends the workers; an error's traceback would keep this frame, and them, alive
+            return iter(loader)
 
 
-class _Failure:
-    """An error on its way from a worker: torch would rebuild it from a text, and lose what it was."""
-
-    def __init__(self, error: Exception) -> None:
-        if get_worker_info() is not None:
-            error.add_note(traceback.format_exc())  # pickling drops the traceback
-        self.error = error
-
-
-class _MicroBatches(Dataset["Batch | _Failure"]):
+class _MicroBatches(Dataset["Batch | Failure | Parcel"]):
     """Micro-batches of one epoch by the position of their first image in the epoch."""
 
     def __init__(self, batches: Batches, epoch: int, open_masks: Callable[[], Masks] | None) -> None:
@@ -161,13 +187,18 @@ class _MicroBatches(Dataset["Batch | _Failure"]):
         self.count = batches.micro_batch
         self.batch_size = batches.batch_size
         self.open_masks = open_masks
+        self.shared_bytes = batches.shared_bytes
+        self.board = Board(batches.workers)
         self._masks: Masks | None = None  # opened where it is read: an open file does not travel between processes
 
-    def __getitem__(self, start: int) -> Batch | _Failure:
+    def __getitem__(self, start: int) -> Batch | Failure | Parcel:
+        packed = get_worker_info() is not None
         try:
-            return self._make(start)
-        except (ValueError, OSError) as error:
-            return _Failure(error)
+            batch = self._make(start)
+            return Parcel(batch) if packed else batch
+        except Exception as error:
+            failure = Failure(error, self.shared_bytes)
+            return Parcel(failure) if packed else failure
 
     def _make(self, start: int) -> Batch:
         if self._masks is None and self.open_masks is not None:
@@ -185,8 +216,9 @@ class _MicroBatches(Dataset["Batch | _Failure"]):
         made = []
         for b, index in enumerate(indices.tolist()):
             rng = numpy_generator(self.seed, "sample", self.epoch, index)
-            label_map = None if masks is None else masks[index]
-            made.append(make_views(self.images.read(index), label_map, self.spec, rng, into=[a[b] for a in arrays]))
+            with self.board.reading(index):
+                label_map = None if masks is None else masks[index]
+                made.append(make_views(self.images.read(index), label_map, self.spec, rng, into=[a[b] for a in arrays]))
         views = []
         for v, tensor in enumerate(pixels):
             geometry = ViewGeometry.stack([sample[v].geometry for sample, _ in made])
@@ -213,8 +245,9 @@ def _as_it_is(item: Any) -> Any:
     return item
 
 
-def _start_worker(worker: int) -> None:
+def _start_worker(board: Board, worker: int) -> None:
     """One thread each; and Ctrl-C is for the main process, which decides when the workers end."""
+    board.enter(worker)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -1,0 +1,157 @@
+"""Where a recipe does not suit the photos or the machine: plain sentences, from pure functions. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from cyborgs.engine.machine import Machine
+from cyborgs.engine.recipe import Recipe
+from cyborgs.engine.schedule import learning_rate, warmup_steps
+from cyborgs.methods.config import CyborgsConfig
+
+PAPER_REFRESH: Final = 184_800
+"""Steps between two bootstrappings in the paper: 100 epochs of COCO train2017 in batches of 64."""
+
+FEW_STEPS: Final = 200
+"""A warm-up of fewer steps at the full rate teaches little."""
+
+WEEK: Final = 7 * 86_400
+
+
+def advise(recipe: Recipe, sizes: np.ndarray, machine: Machine) -> list[str]:
+    """Sentences for a recipe as the user gave it.
+
+    Args:
+        recipe: not resolved, since it matters whether something was given in steps or epochs.
+        sizes: (height, width) of every usable photo, (photos, 2); at least a batch of them.
+        machine: where it would run.
+    """
+    resolved = recipe.resolved(len(sizes))
+    return [
+        *_of_schedule(recipe, resolved, len(sizes)),
+        *_of_regions(resolved),
+        *_of_photos(resolved, sizes),
+        *_of_batches(resolved, len(sizes)),
+        *_of_machine(resolved, machine),
+    ]
+
+
+def advise_cost(seconds: float, memory: int, limit: int) -> list[str]:
+    """What to say of a predicted duration, and of bytes of memory where ``limit`` are to be had."""
+    found = []
+    if seconds > WEEK:
+        found.append(
+            f"The run would take {seconds / 86_400:.0f} days. Fewer --epochs, a smaller --views.size or more devices "
+            "make it shorter."
+        )
+    if memory > 0.9 * limit:
+        found.append(
+            f"It needs {memory / 1e9:.1f} GB of memory at most, and {limit / 1e9:.1f} GB are to be had: it may be killed. "
+            "Lower --micro-batch, --workers or --masks.short-side."
+        )
+    return found
+
+
+def _of_schedule(given: Recipe, recipe: Recipe, photos: int) -> Iterator[str]:
+    method = recipe.method
+    if not isinstance(method, CyborgsConfig):
+        return
+    steps = recipe.steps_per_epoch(photos)
+    warmup = method.warmup_epochs * steps
+    if method.warmup_epochs >= recipe.epochs:
+        yield (
+            f"All {recipe.epochs} epochs are warm-up (method.warmup_epochs {method.warmup_epochs}): "
+            "no masks are made and the contrastive loss is never used. Raise --epochs or lower --method.warmup-epochs."
+        )
+        return
+    rising = warmup_steps(recipe.optimizer, steps, recipe.epochs)
+    if 0 < warmup <= rising:
+        rates = [
+            learning_rate(recipe.optimizer, step, steps, recipe.epochs, recipe.batch_size)
+            for step in range(min(warmup, 100_000))
+        ]
+        peak = recipe.optimizer.lr * recipe.batch_size / recipe.optimizer.lr_batch
+        if sum(rates) / peak < FEW_STEPS:
+            yield (
+                f"The warm-up of {warmup} steps lies inside the learning rate's own warm-up of {rising:.0f} steps: it "
+                f"learns as much as {sum(rates) / peak:.0f} steps at the full rate, and the first masks come from a "
+                "network that has seen next to no training. Raise --method.warmup-epochs (or --method.warmup-steps), or "
+                "lower --optimizer.warmup-epochs (or --optimizer.warmup-fraction)."
+            )
+    if recipe.masks.source != "bootstrap":
+        return
+    in_epochs = isinstance(given.method, CyborgsConfig) and given.method.refresh_steps is None
+    between = method.refresh_every * steps
+    if method.refresh_every == 0 or not any(
+        method.plan(e).refresh for e in range(method.warmup_epochs + 1, recipe.epochs)
+    ):
+        yield (
+            f"Masks are made once, at epoch {method.warmup_epochs}, and never again in {recipe.epochs} epochs: "
+            "they stay those of the warm-up. Lower --method.refresh-every or give --method.refresh-steps."
+        )
+    elif in_epochs and between < PAPER_REFRESH / 20:
+        yield (
+            f"Masks are refreshed after {between:,} steps; in the paper after {PAPER_REFRESH:,}. "
+            "If that is too soon, give --method.refresh-steps or raise --method.refresh-every."
+        )
+
+
+def _of_regions(recipe: Recipe) -> Iterator[str]:
+    method, cells = recipe.method, recipe.views.grid**2
+    if not isinstance(method, CyborgsConfig):
+        return
+    most = {"grid": recipe.masks.grid**2, "whole": 1}.get(recipe.masks.source, method.clusters[1])
+    if min(most, cells) < method.regions:
+        why = f"views.grid {recipe.views.grid} has {cells} cells" if cells <= most else f"the masks have {most} regions"
+        yield (
+            f"At most {min(most, cells)} of the {method.regions} slots for regions can be filled, since {why}. "
+            "Lower --method.regions, or raise what limits them."
+        )
+
+
+def _of_photos(recipe: Recipe, sizes: np.ndarray) -> Iterator[str]:
+    view = recipe.views.size
+    short, pixels = float(np.median(sizes.min(axis=1))), float(np.median(np.prod(sizes, axis=1, dtype=np.float64)))
+    if short < 0.75 * view:
+        yield (
+            f"Half of the photos have a short side below {short:.0f} pixels, much less than a view of {view}: crops are "
+            "enlarged, which adds no detail. Lower --views.size."
+        )
+    if pixels > 2e6 and pixels > 16 * view**2:
+        side = max(2 * view, recipe.masks.short_side)
+        yield (
+            f"The photos have {pixels / 1e6:.0f} megapixels (median), far more than views of {view} need: most of the "
+            f"loader's time goes into decoding. Shrink them once, to a short side of {side} pixels or so."
+        )
+        if recipe.masks.source == "bootstrap" and recipe.masks.short_side == 0:
+            yield "They are bootstrapped at that size, which takes long and much memory. Give --masks.short-side."
+
+
+def _of_batches(recipe: Recipe, photos: int) -> Iterator[str]:
+    batch = recipe.batch_size
+    if batch > photos / 10:
+        yield (
+            f"A batch of {batch} is more than a tenth of the {photos} photos: an epoch has "
+            f"{recipe.steps_per_epoch(photos)} steps, and a photo meets the same others again and again. "
+            "Lower --batch-size or add photos."
+        )
+    dropped = photos % batch
+    if dropped > 0.05 * photos:
+        yield (
+            f"Each epoch leaves out {dropped} of the {photos} photos (others each time), since the last batch would be "
+            "incomplete. Another --batch-size leaves out fewer."
+        )
+
+
+def _of_machine(recipe: Recipe, machine: Machine) -> Iterator[str]:
+    if recipe.workers > machine.cores:
+        yield (
+            f"{recipe.workers} loader processes share {machine.cores} cores, and disturb each other. "
+            f"Lower --workers to {machine.cores} or less."
+        )
+    if recipe.precision == "bf16-mixed" and not machine.bf16:
+        device = "GPU" if machine.gpu else "CPU"
+        yield f"This {device} has no bf16 instructions: --precision bf16-mixed is slower here than 32-true."
