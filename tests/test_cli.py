@@ -75,11 +75,21 @@ def test_pretrain_help_names_recipes_and_settings(capsys: pytest.CaptureFixture[
         (["pretrain", "--data", "x"], "--out"),
         (["pretrain", "--data", "x", "--out", "y", "--epochs", "many"], "--epochs"),
         (["pretrain", "--data", "x", "--out", "y", "--epochs", "0"], "epochs: need at least 1, got 0"),
-        (["pretrain", "--data", "x", "--out", "y", "--masks.source", "magic"], "'bootstrap', 'grid', 'whole', 'none'"),
+        (
+            ["pretrain", "--data", "x", "--out", "y", "--masks.source", "magic"],
+            "('bootstrap', 'grid', 'whole', 'felzenszwalb'",
+        ),
         (["pretrain", "--data", "x", "--out", "y", "--method.clusters", "1", "9"], "need 2 <= low <= high <= 256"),
         (["pretrain", "--data", "x", "--out", "y", "--views.size", "100"], "need a multiple of 32, got 100"),
         (["pretrain", "--data", "missing", "--out", "y"], "missing: no such folder"),
-        (["segment", "x", "--checkpoint", "missing", "--out", "y"], "missing"),
+        (["segment", "x", "--checkpoint", "missing", "--out", "y"], "missing: no such file or folder"),
+        (["segment", "x", "--checkpoint", "resnet50:no.pth", "--out", "y"], "no.pth: no such file of weights"),
+        (["segment", "x", "--out", "y"], "clusters needs a network"),
+        (["segment", "x", "--source", "magic", "--out", "y"], "felzenszwalb"),
+        (["segment", "x", "--source", "grid", "--out", "y", "--clusters", "3"], "grid has none"),
+        (["segment", "x", "--source", "grid", "--out", "y", "--grid", "16"], "need 1 to 15"),
+        (["segment", "x", "--source", "ground-truth", "--out", "y"], "truth: ground-truth needs annotations"),
+        (["segment", "x", "--checkpoint", "y", "--out", "y", "--export", "png"], "label-studio"),
         (["evaluate", "--backbone", "missing", "--train", "a", "--val", "b", "--classes", "2"], "missing"),
         (["report", "missing"], "missing: holds no run"),
     ],
@@ -178,6 +188,30 @@ def test_segment_as_a_process(finished: Path, tmp_path: Path) -> None:
             assert mask.size == photo.size
             assert np.asarray(mask).max() < 5
     assert len(list((tmp_path / "overlays").iterdir())) == 22
+
+
+def test_segment_with_several_numbers_and_formats(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = ["segment", str(finished / "photos"), "--checkpoint", str(finished / "run"), "--out", str(tmp_path / "m")]
+    more = ["--clusters", "3", "5", "--export", "panoptic", "--no-overlays", "--resolution", "nearest"]
+    code, text = said(capsys, *base, *more)
+    assert code == 0
+    assert "22 photos in 3 clusters" in text
+    assert sorted(p.name for p in (tmp_path / "m/k5").iterdir()) == [
+        *("centroids.safetensors", "labels", "palette.json", "panoptic", "panoptic.json"),
+        *("segmentation.json", "segments.csv"),
+    ]
+    code, text = said(capsys, *base, *more)
+    assert code == 0
+    assert text.count("found, made by an earlier start") == 2
+    code, text = said(capsys, *base, *more, "--seed", "4")
+    assert code == 1
+    assert "seed: 0 -> 4" in text
+    assert "--overwrite" in text
+    code, text = said(capsys, *base[:2], "--source", "grid", "--grid", "3", "--out", str(tmp_path / "g"))
+    assert code == 0
+    assert "22 photos in regions of grid" in text
 
 
 def test_evaluate_as_a_process(finished: Path, tmp_path: Path) -> None:

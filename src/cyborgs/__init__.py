@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cyborgs.api import evaluate as evaluate
+    from cyborgs.api import gallery as gallery
     from cyborgs.api import pretrain as pretrain
+    from cyborgs.api import quality as quality
     from cyborgs.api import segment as segment
     from cyborgs.engine.recipe import Recipe as Recipe
     from cyborgs.engine.run import Run as Run
@@ -25,6 +27,8 @@ _HOMES = {
     "pretrain": "cyborgs.api",
     "Run": "cyborgs.engine.run",
     "segment": "cyborgs.api",
+    "quality": "cyborgs.api",
+    "gallery": "cyborgs.api",
     "evaluate": "cyborgs.api",
     "load_backbone": "cyborgs.models.weights",
     "MaskStore": "cyborgs.masks.store",
@@ -33,7 +37,19 @@ _HOMES = {
     "ViewGeometry": "cyborgs.structures",
 }
 _ROOMS = ("ops", "losses", "models", "methods", "masks", "data", "views", "engine", "recipes", "evaluation", "report")
-__all__ = ["RECIPES", "MaskStore", "Recipe", "Run", "ViewGeometry", "evaluate", "load_backbone", "pretrain", "segment"]
+__all__ = [
+    "RECIPES",
+    "MaskStore",
+    "Recipe",
+    "Run",
+    "ViewGeometry",
+    "evaluate",
+    "gallery",
+    "load_backbone",
+    "pretrain",
+    "quality",
+    "segment",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import torch
 
@@ -16,15 +16,14 @@ from cyborgs.data.listing import list_images
 from cyborgs.data.scan import scan
 from cyborgs.engine.log import moving
 from cyborgs.engine.recipe import Recipe
-from cyborgs.engine.recipe_file import from_dict
-from cyborgs.errors import UserError, printable
 from cyborgs.evaluation.labelled import read_list
 from cyborgs.evaluation.linear_segmentation import ProbeResult, linear_segmentation
-from cyborgs.evaluation.segment import segment as segment_images
-from cyborgs.methods.config import CyborgsConfig
+from cyborgs.evaluation.of_masks import quality as quality
+from cyborgs.masks.config import MaskConfig
 from cyborgs.models.backbone import Backbone
-from cyborgs.models.weights import load_backbone, read_metadata
+from cyborgs.models.weights import load_backbone
 from cyborgs.seeds import derive
+from cyborgs.segment_config import ExportName, SegmentConfig, SegmentSource
 
 if TYPE_CHECKING:
     from cyborgs.engine.callback import Callback
@@ -72,61 +71,78 @@ def read_photos(data: str | Path) -> Images:
         return Images.from_scan(scan(list_images(data), progress=progress))
 
 
-def clustered_layers(checkpoint: str | Path, backbone: Backbone) -> tuple[str, ...]:
-    """The layers that the checkpoint's recipe clusters, or the network's default."""
-    recipe = read_metadata(checkpoint).get("recipe")
-    method = from_dict(recipe).method if recipe else None
-    if isinstance(method, CyborgsConfig) and method.clustered_layers:
-        return method.clustered_layers
-    return (backbone.default_clustered(),)
-
-
 def segment(
     photos: str | Path,
     *,
-    checkpoint: str | Path,
     out: str | Path,
-    clusters: int = 27,
+    checkpoint: str | Path | None = None,
+    source: SegmentSource = "clusters",
+    clusters: int | Sequence[int] = (),
     layers: Sequence[str] = (),
+    resolution: Literal["full", "nearest"] | None = None,
     short_side: int = 0,
     seed: int = 0,
+    masks: MaskConfig | None = None,
+    crf: bool = False,
     overlays: bool = True,
+    export: Sequence[ExportName] = ("coco",),
+    min_area: int = 64,
+    overwrite: bool = False,
+    device: str = "cpu",
 ) -> None:
-    """Cluster the features of all photos together: label PNGs at the photos' size, overlays, shares of each cluster.
+    """Masks of a folder of photos: label PNGs at the photos' size, overlays, and what other programs read.
+
+    A second start with the same settings goes on where the first one ended.
 
     Args:
         photos: a folder or list of photos.
-        checkpoint: a run's folder or a backbone.safetensors.
-        out: folder for ``labels/``, ``overlays/``, ``palette.json`` and ``segments.csv``.
-        clusters: 2 to 256; one id space for all photos.
-        layers: what is clustered; none: as in the checkpoint's recipe.
+        out: folder for ``labels/``, ``overlays/``, ``palette.json``, ``segmentation.json``, ``segments.csv`` and exports;
+            with several numbers of clusters a folder ``k<K>`` below it for each.
+        checkpoint: for clusters and bootstrap: a run's folder, a backbone.safetensors, NAME:FILE or random:NAME
+            (``models.named``).
+        source: clusters: one clustering of all photos' features; bootstrap: groups of photos, as in training; grid, whole,
+            felzenszwalb, selective-search, ground-truth: ``masks.config``.
+        clusters: for clusters 2 to 256 each (27 where none is given); for bootstrap K, drawn anew for each group as in
+            training where none is given.
+        layers: what is clustered; none: as in the checkpoint's recipe, or the last block at stride 8.
+        resolution: full: the features are enlarged bilinearly; nearest: the labels of the map's cells. None: full for
+            clusters, which alone can have it.
         short_side: longest allowed short side for the network, in pixels; 0: native size.
-        seed: of the clustering.
+        seed: of the clustering, of groups, of random weights.
+        masks: settings of the sources and of the CRF; ``source``, ``short_side`` and ``crf.enabled`` in it are not used.
+        crf: refine the masks of clusters; needs the extra ``crf``.
         overlays: write them too.
+        export: formats beside the PNGs; ``none`` or nothing: none.
+        min_area: smallest part that is an instance for COCO, in pixels.
+        overwrite: remove a segmentation of other settings from ``out`` first.
+        device: where the network and the clustering run.
 
     Raises:
         UserError: the input is at fault; says what to do.
     """
-    if not 2 <= clusters <= 256:
-        raise UserError(f"clusters: need 2 to 256 (a label map is 8-bit), got {clusters}")
-    backbone = load_backbone(checkpoint)
-    images = read_photos(photos)
-    with moving("segmenting") as progress:
-        segment_images(
-            images,
-            backbone,
-            out,
-            layers=tuple(layers) or clustered_layers(checkpoint, backbone),
-            clusters=clusters,
-            seed=seed,
+    from cyborgs.segmentation import segment as write
+
+    write(
+        photos,
+        read_photos,
+        SegmentConfig(
+            source=source,
+            clusters=(clusters,) if isinstance(clusters, int) else tuple(clusters),
+            layers=tuple(layers),
+            resolution=resolution,
             short_side=short_side,
+            seed=seed,
+            masks=masks or MaskConfig(),
+            crf=crf,
             overlays=overlays,
-            progress=progress,
-        )
-    labels = printable(str(Path(out) / "labels"))
-    print(f"{len(images)} photos in {clusters} clusters, {len(images.skipped)} files skipped: {labels}")
-    for name, reason in images.skipped[:10]:
-        print(printable(f"  skipped {name}: {reason}"))
+            export=tuple(export),
+            min_area=min_area,
+        ),
+        out=out,
+        checkpoint=checkpoint,
+        overwrite=overwrite,
+        device=device,
+    )
 
 
 def random_like(backbone: Backbone, seed: int = 0) -> Backbone:
@@ -208,3 +224,71 @@ def report(
     from cyborgs.report.page import report as write
 
     return write(run, data=data, truth=truth, out=out, recipes=RECIPES, find=neighbours_of_run)
+
+
+def gallery(
+    checkpoint: str | Path,
+    *,
+    images: str | Path,
+    out: str | Path,
+    truth: str | Path | None = None,
+    formats: Sequence[str] = (),
+    count: int = 6,
+    photos: Sequence[str] = (),
+    clusters: int = 27,
+    fit: int = 256,
+    layers: Sequence[str] = (),
+    short_side: int = 0,
+    crf: bool = True,
+    numbers: bool = False,
+    void: int | None = 255,
+    seed: int = 0,
+) -> list[Path]:
+    """Figure 4: photos, their clusters at full resolution, the same after a CRF, and the truth; the paths written.
+
+    Args:
+        checkpoint: a run's folder (finished or going on) or a backbone.safetensors.
+        images: a folder or list of photos.
+        out: the page (.html) or picture (.png, .pdf).
+        truth: annotations: a folder of label PNGs, or KIND:PATH; none: no such column.
+        formats: ``html``, ``png``, ``pdf``: all that is written; none: what ``out`` says.
+        count: photos, evenly spread.
+        photos: their names, in place of ``count``.
+        clusters: 2 to 256.
+        fit: photos that are clustered together, those shown among them, at most.
+        layers: what is clustered; none: as in the checkpoint's recipe.
+        short_side: longest allowed short side for the network, in pixels; 0: native size.
+        crf: a column refined by a CRF, where the extra is installed.
+        numbers: write each region's number on it, also where colours tell them apart.
+        void: label of pixels without truth, in annotations that are plain PNGs.
+        seed: of the clustering.
+
+    Raises:
+        UserError: the input is at fault; says what to do.
+    """
+    from cyborgs.evaluation.gallery import gallery_rows
+    from cyborgs.report.gallery import formats_of, write_gallery
+
+    formats_of(out, formats)  # a wrong suffix is told before the work, not after it
+    rows, said = gallery_rows(
+        Path(checkpoint),
+        read_photos(images),
+        truth=truth,
+        count=count,
+        names=photos,
+        clusters=clusters,
+        fit=fit,
+        layers=layers,
+        short_side=short_side,
+        crf=crf,
+        void=void,
+        seed=seed,
+    )
+    return write_gallery(
+        rows,
+        out,
+        formats=formats,
+        title=Path(checkpoint).name or Path(checkpoint).resolve().name,
+        said=said,
+        numbers=numbers,
+    )

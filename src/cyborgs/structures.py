@@ -48,6 +48,26 @@ class LabelMap:
 
 
 @dataclass(frozen=True)
+class PhotoMask:
+    """The finished mask of one photo, at its size: what is written and exported."""
+
+    index: int
+    """The photo's number in its data set."""
+    name: str
+    """The photo's path below its folder, as ``os.fsdecode`` gives it."""
+    mask: str
+    """Path of its mask below the folder of masks; ends in ``.png``."""
+    labels: np.ndarray
+    """uint8 (H, W), as the photo is displayed."""
+    cosine: np.ndarray | None = None
+    """float32 (H, W): cosine of a pixel's feature and the prototype of its label, where that is known."""
+    void: int | None = None
+    """A label that is no region, or None."""
+    orientation: int = 1
+    """EXIF orientation 1 to 8 of the photo's file, which the mask has applied."""
+
+
+@dataclass(frozen=True)
 class ViewGeometry:
     """Where a view lies in its image: the crop box in image pixels and whether it was mirrored.
 

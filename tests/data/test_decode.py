@@ -17,6 +17,7 @@ import simplejpeg
 from PIL import Image, ImageOps
 
 from cyborgs.data.decode import BACKGROUND, UnreadableImage, decode
+from cyborgs.data.decode import orientation as orientation_of
 
 Pixels = np.ndarray
 
@@ -354,3 +355,20 @@ def test_real_photos_as_pillow_shows_them() -> None:
                 refused(data[:-200])
                 seen += 1
     assert seen > 20
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("number", [1, 3, 6, 8])
+def test_orientation_is_told_for_those_who_ignore_it(kind: str, number: int) -> None:
+    picture = Image.fromarray(np.zeros((8, 16, 3), np.uint8))
+    exif = picture.getexif()
+    exif[0x0112] = number
+    out = io.BytesIO()
+    picture.save(out, kind, exif=exif)
+    assert orientation_of(out.getvalue()) == number
+    assert decode(out.getvalue(), "x").shape[:2] == ((8, 16) if number < 5 else (16, 8))
+
+
+@pytest.mark.parametrize("data", [b"", b"nothing", b"\xff\xd8\xff\xe1\x00\x10Exif\0\0II*\0"])
+def test_no_orientation_is_upright(data: bytes) -> None:
+    assert orientation_of(data) == 1

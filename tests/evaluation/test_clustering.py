@@ -83,7 +83,7 @@ def test_full_resolution_equals_clustering_enlarged_features_whatever_the_strips
     whole = assign(backbone, clusters, image, full_resolution=True)
     assert whole.shape == (90, 101)
     assert (whole != expected).mean() < 0.001  # ties within rounding
-    monkeypatch.setattr("cyborgs.evaluation.clustering._STRIP", 1500)
+    monkeypatch.setattr("cyborgs.ops.enlarge.STRIP", 1500)
     assert (assign(backbone, clusters, image, full_resolution=True) != whole).mean() < 0.001
 
 

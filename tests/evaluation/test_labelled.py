@@ -59,8 +59,8 @@ def test_bad_input_names_the_file(camvid):
     Image.fromarray(np.zeros((6, 8, 3), np.uint8)).save(camvid / "annot/0.png")
     with pytest.raises(UserError, match=r"0\.png: holds RGB"):
         found.truth(0)
-    Image.fromarray(np.zeros((6, 8), np.uint16)).save(camvid / "annot/0.png")
-    with pytest.raises(UserError, match=r"0\.png: holds I"):
+    Image.fromarray(np.full((6, 8), 300, np.uint16)).save(camvid / "annot/0.png")
+    with pytest.raises(UserError, match=r"0\.png: holds label 300"):
         found.truth(0)
     (camvid / "annot/0.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
     with pytest.raises(UserError, match=r"0\.png: no readable picture"):

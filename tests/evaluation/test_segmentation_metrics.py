@@ -15,6 +15,8 @@ from cyborgs.evaluation.metrics.segmentation import (
     confusion,
     hungarian_miou,
     hungarian_scores,
+    majority_scores,
+    object_overlaps,
 )
 
 maps = arrays(np.uint8, (8, 8), elements=st.integers(0, 3))
@@ -173,3 +175,49 @@ def test_mean_best_overlap_leaves_out_photos_without_objects():
     assert score.mean == 0.5
     assert score.photos == 1
     assert math.isnan(score.per_photo[1])
+
+
+@given(maps, maps, maps)
+@settings(max_examples=40, deadline=None)
+def test_majority_equals_a_slow_reference(pred, truth, other):
+    """Classes chosen on one pair of maps, scored on another."""
+    counts, chosen = confusion(pred, truth, 4, 4), confusion(pred, other, 4, 4)
+    for basis, given_counts in ((truth, None), (other, chosen)):
+        score = majority_scores(counts, given_counts)
+        of = {p: int(np.bincount(basis[pred == p]).argmax()) for p in np.unique(pred)}
+        named = np.vectorize(of.get)(pred)
+        ious = [((named == c) & (truth == c)).sum() / ((named == c) | (truth == c)).sum() for c in np.unique(truth)]
+        assert score.miou == pytest.approx(np.mean(ious))
+        assert score.accuracy == pytest.approx((named == truth).mean())
+        assert score.k == len(of)
+        assert list(score.classes) == [of.get(p, -1) for p in range(4)]
+
+
+def test_majority_misses_clusters_it_never_saw():
+    counts = np.array([[5, 0], [0, 5]])
+    score = majority_scores(counts, np.array([[5, 0], [0, 0]]))
+    assert score.classes == (0, -1)
+    assert score.accuracy == 0.5
+    assert score.iou == (1.0, 0.0)
+    with pytest.raises(ValueError, match="shape"):
+        majority_scores(counts, np.zeros((3, 2), np.int64))
+
+
+def test_what_is_no_prediction_is_matched_to_nothing():
+    counts = np.array([[5, 0], [0, 5]])
+    assert hungarian_scores(counts, none=1).matching == (0, -1)
+    assert hungarian_scores(counts, none=1).accuracy == 0.5
+    assert majority_scores(counts, none=0).classes == (-1, 1)
+
+
+@given(maps, maps, maps)
+@settings(max_examples=20, deadline=None)
+def test_object_overlaps_and_what_they_are(pred, truth, classes):
+    """Predicted label 0 is no region."""
+    found = object_overlaps(pred, truth, None, none=0)
+    for iou, pixels, number in zip(found.iou, found.pixels, found.numbers, strict=True):
+        g = truth == number
+        assert pixels == g.sum()
+        fits = [((pred == s) & g).sum() / ((pred == s) | g).sum() for s in np.unique(pred) if s]
+        assert iou == pytest.approx(max(fits, default=0.0))
+    assert found.labelled(truth, truth).tolist() == found.numbers.tolist()

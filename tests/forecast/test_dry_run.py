@@ -144,9 +144,9 @@ def test_k_is_the_largest_for_memory_and_the_mean_for_time(photos: Path, monkeyp
     groups: list[tuple[int, int]] = []
     build = generation_cost.build_source
 
-    def built(recipe: Recipe, method: Cyborgs, device: torch.device) -> object:
+    def built(recipe: Recipe, method: Cyborgs, device: torch.device, images: Images) -> object:
         groups.append(method.config.clusters)
-        return build(recipe, method, device)
+        return build(recipe, method, device, images)
 
     monkeypatch.setattr(generation_cost, "build_source", built)
     measured(tiny_recipe(), photos)

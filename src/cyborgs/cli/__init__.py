@@ -6,11 +6,12 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from cyborgs.cli import demo, doctor, evaluate, exits, pretrain, report, segment
+from cyborgs.cli import demo, doctor, evaluate, exits, masks, pretrain, report, segment
 
 COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "pretrain": (pretrain.run, "photos -> backbone and masks"),
     "segment": (segment.run, "photos and backbone -> label PNGs and overlays"),
+    "masks": (masks.run, "masks -> how good they are, and Figure 4's gallery"),
     "evaluate": (evaluate.run, "backbone and labelled photos -> linear segmentation"),
     "report": (report.run, "run -> one HTML page"),
     "doctor": (doctor.run, "versions, devices, disk, speed: what is slow or wrong, and what to do"),

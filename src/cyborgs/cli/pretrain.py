@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import tyro
 
 from cyborgs.cli import exits
 from cyborgs.engine.recipe import Recipe
 from cyborgs.errors import UserError
+from cyborgs.masks.config import SourceName
 from cyborgs.recipes import RECIPES
 
 
@@ -29,6 +30,10 @@ class Pretrain:
     """Show the resolved recipe and steps, measure a few of them, predict time, memory and disk; start nothing."""
     init: str = ""
     """Weights to start from: a safetensors or torch file; the same as --backbone.init."""
+    masks: str = ""
+    """Where the masks come from: bootstrap, grid, whole, felzenszwalb, selective-search or none, the same as --masks.source; or annotations as KIND:PATH (coco:instances.json, folder:labels), the same as --masks.source ground-truth --masks.truth KIND:PATH. A relative path is one of the working directory; recipe.yaml keeps it as an absolute one, so that --resume works from anywhere."""
+    crf: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Refine bootstrapped masks by a dense CRF; the same as --masks.crf.enabled."""
     recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
 
 
@@ -60,6 +65,42 @@ def _option(argv: Sequence[str], name: str) -> str | None:
     return None
 
 
+def _given(argv: Sequence[str], *names: str) -> str | None:
+    """The first of these options that is on the command line, as tyro takes them: with - or _, with = or without."""
+    said = [word.split("=", 1)[0].replace("_", "-") for word in argv if word.startswith("--")]
+    return next((name for name in names if name in said), None)
+
+
+def _with_masks(recipe: Recipe, masks: str, crf: bool, argv: Sequence[str]) -> Recipe:
+    """The recipe with what ``--masks`` and ``--crf`` stand for.
+
+    Raises:
+        UserError: the long form is given too, or there is no such source; names them.
+    """
+    for short, long in (
+        ("--masks", ("--masks.source", "--masks.truth")),
+        ("--crf", ("--masks.crf.enabled", "--masks.crf.no-enabled")),
+    ):
+        other = _given(argv, *long)
+        if other and _given(argv, short):
+            raise UserError(f"{short} and {other} say the same thing twice. Give one of them.")
+    if crf:
+        recipe = replace(recipe, masks=replace(recipe.masks, crf=replace(recipe.masks.crf, enabled=True)))
+    if not masks and not _given(argv, "--masks"):
+        return recipe
+    kind, colon, path = masks.partition(":")
+    if colon and kind and path:
+        return replace(recipe, masks=replace(recipe.masks, source="ground-truth", truth=masks).located())
+    source = next((name for name in get_args(SourceName) if name == masks), None)
+    if source is None or (source == "ground-truth" and not recipe.masks.truth):
+        names = ", ".join(name for name in get_args(SourceName) if name != "ground-truth")
+        raise UserError(
+            f"--masks {masks}: no such source. There are: {names}; or annotations as KIND:PATH, for example "
+            "coco:instances_train2017.json or folder:labels."
+        )
+    return replace(recipe, masks=replace(recipe.masks, source=source))
+
+
 def run(argv: list[str]) -> int:
     """Parse and do it; the exit code."""
     name, rest = _recipe_and_rest(argv)
@@ -81,10 +122,12 @@ def run(argv: list[str]) -> int:
             description=_pretrain_description(default),
             default=Pretrain(data=tyro.MISSING, out=tyro.MISSING, recipe=default),
         )
+        recipe = _with_masks(args.recipe, args.masks, args.crf, rest)
+    except UserError:
+        raise
     except ValueError as error:
         # What the recipe itself checks; tyro reports those of its parts, but not its own.
         raise UserError(f"{error}.") from None
-    recipe = args.recipe
     if args.init:
         recipe = replace(recipe, backbone=replace(recipe.backbone, init=args.init))
     from cyborgs.engine.contract import Stopped

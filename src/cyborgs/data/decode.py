@@ -217,6 +217,23 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
+def orientation(data: bytes) -> int:
+    """EXIF orientation 1 to 8 that :func:`decode` applies: what a tool that ignores EXIF does not turn.
+
+    From 5 on such a tool sees width and height exchanged. 1 where there is none, or it cannot be read.
+    """
+    try:
+        kind = container.kind_of(data)
+        if kind == "JPEG" and not container.jpeg_layout(data).metadata:
+            return 1
+        if kind == "TIFF":
+            container.check_tags(data)
+        with Image.open(io.BytesIO(data), formats=(kind,)) as image:
+            return _orientation(image)
+    except Exception:  # the picture itself is judged by decode
+        return 1
+
+
 def _upright(pixels: Pixels, orientation: int) -> Pixels:
     """Turn and mirror by EXIF orientation; contiguous."""
     if orientation >= 5:

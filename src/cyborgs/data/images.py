@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from cyborgs.data.decode import MAX_PIXELS, Pixels, UnreadableImage, decode
+from cyborgs.data.decode import MAX_PIXELS, Pixels, UnreadableImage, decode, orientation
 from cyborgs.data.scan import Scan
 from cyborgs.errors import UserError
 from cyborgs.files import AppendFile, replacing
@@ -96,6 +96,13 @@ class Images:
         if pixels.shape[:2] != self.size(i):
             raise UnreadableImage(name, f"is {pixels.shape[:2]} (height, width) now, was {self.size(i)} in the scan")
         return pixels
+
+    def orientation(self, i: int) -> int:
+        """EXIF orientation 1 to 8 of photo i, which ``read`` has applied; 1 where its file is gone."""
+        try:
+            return orientation(Path(self.root, self.name(i)).read_bytes())
+        except OSError:
+            return 1
 
     def hashes(self) -> dict[str, str]:
         """Name -> 16 hexadecimal digits that change with the file's bytes, as in ``images.csv``."""

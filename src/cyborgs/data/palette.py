@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import colorsys
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 UInt8 = NDArray[np.uint8]
+T = TypeVar("T", bound=np.generic)
 
 # Okabe and Ito's colours, told apart by colour-blind readers; black is left out: it hides dark photos' regions.
 _FIRST = (
@@ -51,11 +53,11 @@ def boundaries(labels: NDArray[np.generic]) -> NDArray[np.bool_]:
     return edge
 
 
-def nearest(labels: UInt8, height: int, width: int) -> UInt8:
-    """A label map (h, w) at (height, width): cell i of h covers [i/h, (i+1)/h); nearest neighbour."""
+def nearest(labels: NDArray[T], height: int, width: int) -> NDArray[T]:
+    """A label map (h, w), or any values of cells, at (height, width): cell i of h covers [i/h, (i+1)/h); nearest neighbour."""
     rows = (2 * np.arange(height) + 1) * labels.shape[0] // (2 * height)
     columns = (2 * np.arange(width) + 1) * labels.shape[1] // (2 * width)
-    out: UInt8 = labels[rows[:, None], columns[None, :]]
+    out: NDArray[T] = labels[rows[:, None], columns[None, :]]
     return out
 
 

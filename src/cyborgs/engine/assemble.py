@@ -25,8 +25,12 @@ from cyborgs.engine.recipe import Recipe
 from cyborgs.engine.schedule import learning_rate
 from cyborgs.engine.signals import Stop
 from cyborgs.engine.trainer import Trainer
-from cyborgs.errors import UserError
+from cyborgs.errors import UserError, printable
+from cyborgs.masks.felzenszwalb import Felzenszwalb
 from cyborgs.masks.generate import generate
+from cyborgs.masks.ground_truth import GroundTruth
+from cyborgs.masks.selective_search import SelectiveSearch
+from cyborgs.masks.static import fixed_generation
 from cyborgs.masks.store import MaskStore, prune
 from cyborgs.methods.method import Method
 from cyborgs.structures import Batch
@@ -59,8 +63,14 @@ def build_trainer(
     checkpoints: Checkpoints,
     callbacks: Sequence[Callback],
     stop: Stop,
+    *,
+    masks_made: bool = False,
 ) -> Trainer:
-    """The trainer of a resolved recipe, whose ``micro_batch`` is a number (``engine/fit.py``)."""
+    """The trainer of a resolved recipe, whose ``micro_batch`` is a number (``engine/fit.py``).
+
+    ``masks_made``: the run that goes on has masks already. Where they are made once, what they came from (annotations
+    that may have moved) is not opened again.
+    """
     world = distributed.world_size()
     assert recipe.micro_batch != "auto"
     batches = Batches(
@@ -76,10 +86,13 @@ def build_trainer(
     )
     distributed.together(batches.check, int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if world > 1 else 1)
 
-    source = build_source(recipe, method, fabric.device)
+    fixed = recipe.masks.source != "bootstrap"
+    source = None if fixed and masks_made else distributed.together(build_source, recipe, method, fabric.device, images)
+    if isinstance(source, GroundTruth):
+        _tell_missing(source, images, log)
 
     def refresh_masks(cycle: int, progress: Any, stopped: Any) -> bool | None:
-        if source is None or (recipe.masks.source != "bootstrap" and cycle > 0):
+        if source is None or (fixed and cycle > 0):
             return None  # fixed masks are made once
         keep = recipe.masks.keep_generations
         if keep and fabric.is_global_zero:
@@ -88,6 +101,14 @@ def build_trainer(
         distributed.barrier()
         method.eval()
         manifest = {"source": recipe_file.to_dict(recipe)["masks"], "photos": images.fingerprint()}
+        if isinstance(source, Felzenszwalb | SelectiveSearch | GroundTruth):
+            if isinstance(source, GroundTruth):
+                manifest["source"]["truth"] = source.identity  # not where they lie
+            told = fixed_generation(
+                source, images, out / "masks", cycle, manifest=manifest, progress=progress, stopped=stopped, say=log.say
+            )
+            log.say(str(told))
+            return told.how != "stopped"
         return generate(
             source,
             images,
@@ -125,6 +146,17 @@ def build_trainer(
         negatives=recipe.negatives,
         stop=stop,
     )
+
+
+def _tell_missing(source: GroundTruth, images: Images, log: RunLog) -> None:
+    """Once, when a run starts: these photos have no regions, so loss 1 does not see them."""
+    missing = sorted(source.missing)
+    if missing:
+        first = ", ".join(printable(images.name(i)) for i in missing[:3]) + (", ..." if len(missing) > 3 else "")
+        log.say(
+            f"masks.truth: {len(missing)} of {len(images)} photos have no annotation ({first}): they have no regions, "
+            "and take no part in the contrastive loss."
+        )
 
 
 @dataclass(frozen=True)

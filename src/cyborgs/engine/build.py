@@ -5,9 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from cyborgs.data.images import Images
 from cyborgs.engine.recipe import Recipe
+from cyborgs.errors import UserError
 from cyborgs.masks.bootstrap import Bootstrap
+from cyborgs.masks.config import MaskConfig
+from cyborgs.masks.felzenszwalb import Felzenszwalb
 from cyborgs.masks.grid import Grid
+from cyborgs.masks.ground_truth import GroundTruth, digest_of
+from cyborgs.masks.selective_search import SelectiveSearch
 from cyborgs.masks.source import MaskSource
 from cyborgs.masks.whole import Whole
 from cyborgs.methods.byol import Byol
@@ -58,21 +64,58 @@ class Features:
             return concatenate_at(ordered, height, width)
 
 
-def build_source(recipe: Recipe, method: Method, device: torch.device) -> MaskSource | None:
-    """The recipe's source of masks; None where it uses none."""
+def build_source(
+    recipe: Recipe, method: Method, device: torch.device, images: Images | None = None
+) -> MaskSource | None:
+    """The recipe's source of masks; None where it uses none.
+
+    Args:
+        recipe: with its masks' settings.
+        method: whose features bootstrapping clusters.
+        device: where they are computed.
+        images: the photos: ground truth opens its annotations for them.
+
+    Raises:
+        UserError: annotations that cannot be read, or that none of the photos has.
+    """
     masks = recipe.masks
     if masks.source == "none" or not isinstance(method, Cyborgs):
         return None
-    if masks.source == "grid":
-        return Grid(masks.grid)
-    if masks.source == "whole":
-        return Whole()
+    fixed = fixed_source(masks, images)
+    if fixed is not None:
+        return fixed
     return Bootstrap(
         Features(method.backbone, method.clustered, device),
         clusters=method.config.clusters,
         group_size=masks.group_size,
         short_side=masks.short_side,
         position=masks.position,
+        crf=masks.crf,
         iterations=method.config.kmeans_iterations,
         device=device,
     )
+
+
+def fixed_source(masks: MaskConfig, images: Images | None) -> MaskSource | None:
+    """The source that needs no network; None where the settings ask for another.
+
+    Raises:
+        UserError: annotations that cannot be read, or that none of the photos has.
+    """
+    if masks.source == "grid":
+        return Grid(masks.grid)
+    if masks.source == "whole":
+        return Whole()
+    if masks.source == "felzenszwalb":
+        return Felzenszwalb(masks.felzenszwalb)
+    if masks.source == "selective-search":
+        return SelectiveSearch(masks.selective_search)
+    if masks.source != "ground-truth":
+        return None
+    if images is None:
+        raise UserError("masks.source: ground-truth needs the photos that its annotations are of.")
+    # Here, since its libraries take a while to load.
+    from cyborgs.data.annotations.open import open_truth
+
+    truth = open_truth(masks.truth, [images.name(i) for i in range(len(images))])
+    return GroundTruth(truth, len(images), images, digest_of(masks.truth))

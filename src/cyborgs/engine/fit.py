@@ -178,8 +178,10 @@ class _Trial:
 
     def refresh(self, images: Images) -> bool:
         """Whether one group of the largest photos fits, with nothing of a step beside it but weights and momentum."""
+        if self.recipe.masks.source != "bootstrap":
+            return True
         source = build_source(self.recipe, self.method, self.fabric.device)
-        if source is None or not source.needs_images:
+        if source is None:
             return True
         self.method.eval()
         group = heapq.nlargest(self.recipe.masks.group_size, range(len(images)), key=lambda i: self._cells(images, i))

@@ -76,7 +76,8 @@ def pretrain(
     """Pretrain on a folder or list of photos.
 
     Args:
-        recipe: what to do; with ``resume`` it must agree with the run's recipe.yaml.
+        recipe: what to do; with ``resume`` it must agree with the run's recipe.yaml. The path of ``masks.truth`` is
+            relative to the working directory, and kept as an absolute one.
         data: a folder (searched recursively) or a text file with a path a line.
         out: the run's folder.
         resume: go on from the last checkpoint; where ``out`` is missing or empty, begin a run.
@@ -134,7 +135,8 @@ def _pretrain(
     # TensorBoard hides events from this step on; that of the checkpoint's own step is written already.
     next_step = checkpoint.state["progress"]["step"] + 1 if checkpoint else 0
     found = distributed.on_first(partial(scan_photos, data, recipe, stream, stop), (UserError, Stopped))
-    recipe = watch.recipe = recipe.resolved(len(found.images))
+    recipe = replace(recipe.resolved(len(found.images)), masks=recipe.masks.located())
+    watch.recipe = recipe
     if begun and recipe.micro_batch == "auto":
         recipe = replace(recipe, micro_batch=recipe_file.load(out / "recipe.yaml").micro_batch)
     check_share(recipe, distributed.world_size())
@@ -156,7 +158,10 @@ def _pretrain(
         layout = Layout(log, recipe.batch_size, recipe.micro_batch)
         health = Health(recipe, out, len(images))
         every = [layout, Snapshots(method, out / "snapshots", recipe), health, *callbacks]
-        trainer = watch.trainer = build_trainer(fabric, method, recipe, images, out, log, checkpoints, every, stop)
+        made = checkpoint is not None and checkpoint.state["progress"]["cycle"] > 0
+        trainer = watch.trainer = build_trainer(
+            fabric, method, recipe, images, out, log, checkpoints, every, stop, masks_made=made
+        )
         if checkpoint is not None:
             trainer.resume(checkpoint)
             checkpoint = None  # as large as networks and momentum together

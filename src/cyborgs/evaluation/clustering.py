@@ -15,15 +15,14 @@ from cyborgs.data.palette import nearest
 from cyborgs.evaluation.features import Photos, Progress, UInt8, iterate_maps, join, layer_maps
 from cyborgs.evaluation.metrics.segmentation import SegmentationScore, confusion, hungarian_scores
 from cyborgs.masks.bootstrap import cap_short_side
+from cyborgs.ops.enlarge import Enlarged
 from cyborgs.ops.kmeans import spherical_kmeans
-from cyborgs.ops.resample import pooling_matrix
 from cyborgs.seeds import derive, numpy_generator
 
 if TYPE_CHECKING:
     from cyborgs.models.backbone import Backbone
 
 _KEPT = 512 * 2**20  # bytes of maps that cluster_miou keeps, so as not to compute them twice
-_STRIP = 4_000_000  # similarities held at once when a map is made at full resolution: 16 MB
 
 
 @dataclass(frozen=True)
@@ -110,23 +109,13 @@ def _labels(scores: Tensor) -> UInt8:
 def assign(backbone: Backbone, clusters: Clusters, image: UInt8, *, full_resolution: bool = False) -> UInt8:
     """The nearest cluster of each cell, uint8 (h, w), or of each pixel, uint8 (H, W); image uint8 (H, W, 3).
 
-    At full resolution a pixel takes the cluster nearest to the bilinearly enlarged features. Enlarging the inner
-    products gives the same: both are linear, and the length of a feature does not change which centroid is nearest.
+    At full resolution a pixel takes the cluster nearest to the bilinearly enlarged features (``evaluation/enlarge.py``).
     """
     maps = layer_maps(backbone, [cap_short_side(image, clusters.short_side)], clusters.layers)
-    scores = _similarities(clusters, join([maps[name][0] for name in clusters.layers]))
+    joined = join([maps[name][0] for name in clusters.layers])
     if not full_resolution:
-        return _labels(scores)
-    height, width = image.shape[:2]
-    down, across = (
-        pooling_matrix(n_in, n_out).to(scores) for n_in, n_out in ((scores.shape[1], height), (scores.shape[2], width))
-    )
-    step = max(1, _STRIP // (len(scores) * width))
-    out = np.empty((height, width), np.uint8)
-    for y in range(0, height, step):
-        strip = torch.matmul(torch.matmul(down[y : y + step], scores), across.T)
-        out[y : y + step] = _labels(strip)
-    return out
+        return _labels(_similarities(clusters, joined))
+    return Enlarged(clusters.centroids, joined, *image.shape[:2]).labels()[0]
 
 
 def cluster_miou(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,34 +9,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cyborgs.data.annotations.png import read_numbers
 from cyborgs.errors import UserError
 
 UInt8 = NDArray[np.uint8]
 
 
 def read_label(path: Path) -> UInt8:
-    """The label of each pixel, uint8 (H, W), from an 8-bit grey or palette PNG (then the index, not the colour).
+    """The label of each pixel, uint8 (H, W), from a grey or palette PNG (then the index, not the colour).
 
-    Raises UserError naming the file where it cannot be read or holds colours.
+    Raises UserError naming the file where it cannot be read, holds colours or numbers above 255.
     """
-    from PIL import Image
-
-    try:
-        data = path.read_bytes()
-    except OSError as e:
-        raise UserError(f"{path}: cannot be read ({e.strerror}).") from e
-    try:
-        with Image.open(io.BytesIO(data)) as picture:
-            mode = picture.mode
-            labels = np.array(picture) if mode in ("L", "P", "1") else None
-    except Exception as e:  # Pillow fails with many kinds on damaged files
-        raise UserError(f"{path}: no readable picture ({e}). A label map is an 8-bit grey or palette PNG.") from e
-    if labels is None:
-        raise UserError(
-            f"{path}: holds {mode} pixels, not class ids. A label map is an 8-bit grey or palette PNG: "
-            "convert colours to ids first."
-        )
-    return labels.astype(np.uint8)
+    numbers = read_numbers(path)
+    if numbers.max() > 255:
+        raise UserError(f"{path}: holds label {numbers.max()}; 255 is the largest here.")
+    return numbers.astype(np.uint8)
 
 
 @dataclass(frozen=True)

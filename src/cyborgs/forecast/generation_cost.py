@@ -17,8 +17,12 @@ from cyborgs.data.images import Images
 from cyborgs.engine.build import build_source
 from cyborgs.engine.needs import held_bytes, mask_pixels
 from cyborgs.engine.recipe import Recipe
+from cyborgs.masks.felzenszwalb import Felzenszwalb
 from cyborgs.masks.generate import generate
-from cyborgs.masks.source import MaskSource, chunks
+from cyborgs.masks.ground_truth import GroundTruth
+from cyborgs.masks.selective_search import SelectiveSearch
+from cyborgs.masks.source import CHUNK, MaskSource, chunks, cores, in_threads
+from cyborgs.masks.static import is_found
 from cyborgs.masks.store import MaskStore
 from cyborgs.methods.config import CyborgsConfig
 from cyborgs.methods.method import Method
@@ -52,15 +56,19 @@ def measure_generation(
         say: told what is being measured.
     """
     total = len(images)
+    if recipe.masks.source in ("felzenszwalb", "selective-search"):
+        return _measure_colours(recipe, _source(recipe, method, device, images), images, some, folder, say)
     if recipe.masks.source != "bootstrap":
-        source = _source(recipe, method, device)
+        source = _source(recipe, method, device, images)
+        if isinstance(source, GroundTruth):
+            source = _Picked(source, spread(total, len(some)))
         begun = time.perf_counter()
         generate(source, some, folder / "masks", 0, seed=recipe.seed, cycle=0, manifest={})
         share = total / len(some)
         return share * (time.perf_counter() - begun), round(share * held_bytes(folder / "masks"))
     pixels = mask_pixels(recipe, images)
     with clusters_at(method, largest=True):
-        source = _source(recipe, method, device)
+        source = _source(recipe, method, device, images)
         say("measuring the largest group of bootstrapping")
         heavy = images.subset(_heaviest(source, recipe.seed, cycles, pixels))
         method.eval()
@@ -68,7 +76,7 @@ def measure_generation(
         generate(source, heavy, folder / "heavy", 0, seed=recipe.seed, cycle=0, manifest={})
         quick = not distributed.all_any(time.perf_counter() - begun >= SHORT_GROUP)
     with clusters_at(method, largest=False):
-        source = _source(recipe, method, device)
+        source = _source(recipe, method, device, images)
         say("measuring bootstrapping")
         world = distributed.world_size()
         wanted = (4 if quick else 2) * world * recipe.masks.group_size
@@ -90,6 +98,29 @@ def measure_generation(
     return seconds, round(held_bytes(maps) * pixels.sum() / pixels[chosen].sum())
 
 
+def _measure_colours(
+    recipe: Recipe, source: MaskSource, images: Images, some: Images, folder: Path, say: Say
+) -> tuple[float, int]:
+    """Seconds and bytes of masks that are made of the photos' colours, which take long, from a few photos; 0 seconds
+    where an earlier run has made them.
+    """
+    say("measuring masks")
+    total, world = len(images), distributed.world_size()
+    found = isinstance(source, Felzenszwalb | SelectiveSearch) and distributed.on_first(
+        lambda: is_found(source, images)
+    )
+    # As many as keep all cores busy for a while: each process labels its group by itself.
+    chosen = spread(total, min(total, world * max(4, 2 * cores())))
+    size = -(-len(chosen) // world)
+    maps = folder / "typical" / "masks"
+    begun = time.perf_counter()
+    generate(_Regrouped(source, size), images.subset(chosen), maps, 0, seed=recipe.seed, cycle=0, manifest={})
+    seconds = time.perf_counter() - begun
+    generate(_Repeated(MaskStore(maps)), some, folder / "masks", 0, seed=recipe.seed, cycle=0, manifest={})
+    share = total / len(chosen)
+    return 0.0 if found else share * seconds, round(share * held_bytes(maps))
+
+
 def _heaviest(source: MaskSource, seed: int, cycles: int, pixels: np.ndarray) -> list[int]:
     """The photos of the group that will have the most pixels, over the first cycles of the run."""
     groups = [group for cycle in range(min(cycles, 8)) for group in source.groups(len(pixels), seed, cycle)]
@@ -100,8 +131,8 @@ def _heaviest(source: MaskSource, seed: int, cycles: int, pixels: np.ndarray) ->
     return [int(i) for i in max(groups, key=size)]
 
 
-def _source(recipe: Recipe, method: Method, device: torch.device) -> MaskSource:
-    source = build_source(recipe, method, device)
+def _source(recipe: Recipe, method: Method, device: torch.device, images: Images) -> MaskSource:
+    source = build_source(recipe, method, device, images)
     assert source is not None
     return source
 
@@ -122,6 +153,41 @@ def clusters_at(method: Method, largest: bool) -> Iterator[None]:
         yield
     finally:
         method.config = config
+
+
+@final
+class _Regrouped:
+    """A source whose groups are smaller than its own."""
+
+    def __init__(self, source: MaskSource, size: int) -> None:
+        self.name, self.void, self.needs_images = source.name, source.void, source.needs_images
+        self.prepare, self.label = source.prepare, source.label
+        self._size = size
+
+    def groups(self, count: int, seed: int, cycle: int) -> list[np.ndarray]:
+        return chunks(count, self._size)
+
+
+@final
+class _Picked:
+    """Annotations of a few of the photos they are of."""
+
+    name: Final = "picked"
+    needs_images: Final = False
+
+    def __init__(self, source: GroundTruth, photos: list[int]) -> None:
+        self.void = source.void
+        self._source, self._photos = source, photos
+
+    def groups(self, count: int, seed: int, cycle: int) -> list[np.ndarray]:
+        return chunks(count)
+
+    def prepare(self, image: np.ndarray) -> np.ndarray:
+        return image
+
+    def label(self, images: Sequence[np.ndarray], seed: int, cycle: int, group: int) -> list[LabelMap]:
+        start = group * CHUNK
+        return in_threads(self._source.map_of, self._photos[start : start + len(images)])
 
 
 @final

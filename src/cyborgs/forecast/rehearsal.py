@@ -123,7 +123,9 @@ class Rehearsal:
         logger = recipe.logger if main and recipe.logger == "tensorboard" else "none"  # the others are services
         with RunLog(folder if main else None, backend=open_backend(logger, folder, 0, {}), stream=io.StringIO()) as log:
             callbacks = [*self.callbacks, watch]
-            trainer = build_trainer(self.fabric, method, quiet, some, folder, log, checkpoints, callbacks, Stop())
+            trainer = build_trainer(
+                self.fabric, method, quiet, some, folder, log, checkpoints, callbacks, Stop(), masks_made=True
+            )
             start = time.perf_counter() - begun
             steps: dict[Kind, Times] = {}
             masks: tuple[float, int] | None = None

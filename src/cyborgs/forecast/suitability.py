@@ -11,6 +11,7 @@ from cyborgs.engine.machine import Machine
 from cyborgs.engine.recipe import Recipe
 from cyborgs.engine.schedule import learning_rate, warmup_steps
 from cyborgs.methods.config import CyborgsConfig
+from cyborgs.structures import MAX_LABELS
 
 PAPER_REFRESH: Final = 184_800
 """Steps between two bootstrappings in the paper: 100 epochs of COCO train2017 in batches of 64."""
@@ -103,7 +104,9 @@ def _of_regions(recipe: Recipe) -> Iterator[str]:
     method, cells = recipe.method, recipe.views.grid**2
     if not isinstance(method, CyborgsConfig):
         return
-    most = {"grid": recipe.masks.grid**2, "whole": 1}.get(recipe.masks.source, method.clusters[1])
+    limits = {"grid": recipe.masks.grid**2, "whole": 1, "selective-search": recipe.masks.selective_search.boxes + 1}
+    limits |= {"bootstrap": method.clusters[1]}
+    most = limits.get(recipe.masks.source, MAX_LABELS - 1)
     if min(most, cells) < method.regions:
         why = f"views.grid {recipe.views.grid} has {cells} cells" if cells <= most else f"the masks have {most} regions"
         yield (

@@ -11,6 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cyborgs.masks.config import CrfConfig
+from cyborgs.masks.crf import refine, require_crf
+from cyborgs.masks.majority import majority
+from cyborgs.ops.enlarge import Enlarged
 from cyborgs.ops.kmeans import spherical_kmeans
 from cyborgs.ops.normalise import unit_rows
 from cyborgs.seeds import derive, numpy_generator
@@ -80,6 +84,7 @@ class Bootstrap:
         short_side: int = 0,
         iterations: int = 20,
         position: float = 0.0,
+        crf: CrfConfig | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
         """Build the source.
@@ -92,7 +97,11 @@ class Bootstrap:
             short_side: longest allowed short side of an image in pixels, 0 for native size.
             iterations: of the k-means.
             position: weight of a pixel's place beside its features of unit length (ours); 0: features alone.
+            crf: refine each map at the image's (capped) size, then store the majority label of each cell.
             device: where features and clusters are computed.
+
+        Raises:
+            UserError: a CRF is asked for, and its extra is missing.
         """
         low, high = clusters
         if not 1 <= low <= high <= MAX_LABELS:
@@ -109,6 +118,9 @@ class Bootstrap:
         self.short_side = short_side
         self.iterations = iterations
         self.position = position
+        self.crf = crf if crf is not None and crf.enabled else None
+        if self.crf is not None:
+            require_crf()
         self.device = torch.device(device)
 
     def groups(self, count: int, seed: int, cycle: int) -> list[np.ndarray]:
@@ -127,15 +139,30 @@ class Bootstrap:
         """
         if not images:
             return []
-        parts, sizes = self._feature_maps([self.prepare(image) for image in images])
+        prepared = [self.prepare(image) for image in images]
+        parts, sizes = self._feature_maps(prepared)
         counts = [h * w for h, w in sizes]
         rows = _move_together(parts, counts)
         k = min(draw_clusters(seed, cycle, group, *self.clusters), len(rows))
         # The last coordinate sets the initial centroids apart from the draw of K.
         start = derive(seed, "group", cycle, group, 1)
-        labels, _ = spherical_kmeans(rows, k, iterations=self.iterations, seed=start)
+        labels, centroids = spherical_kmeans(rows, k, iterations=self.iterations, seed=start)
+        if self.crf is not None:
+            maps = zip(prepared, torch.split(rows, counts), sizes, strict=True)
+            return [self._refined(image, own, size, centroids) for image, own, size in maps]
         pieces = np.split(labels.to(torch.uint8).cpu().numpy(), np.cumsum(counts)[:-1])
         return [LabelMap(piece.reshape(size)) for piece, size in zip(pieces, sizes, strict=True)]
+
+    def _refined(self, image: np.ndarray, rows: Tensor, size: tuple[int, int], centroids: Tensor) -> LabelMap:
+        """The map of one image after the CRF: rows (h * w, D) of the clustered features, centroids (K, D)."""
+        assert self.crf is not None
+        # Unit length first, as the prototypes saw them; the enlarged ones are brought to unit length again.
+        features = unit_rows(rows).T.reshape(-1, *size)
+        pixels = Enlarged(centroids.to(features), features, *image.shape[:2])
+        near, _ = pixels.labels()
+        present = np.unique(near)
+        refined = refine(image, pixels.cosines(present), self.crf)
+        return LabelMap(majority(present.astype(np.uint8)[refined], *size))
 
     def _feature_maps(self, images: Sequence[np.ndarray]) -> tuple[list[Tensor], list[tuple[int, int]]]:
         """Rows float32 (h * w, D) and size (h, w) of each image's map; images of equal size share a call."""

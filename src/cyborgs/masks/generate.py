@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +13,7 @@ import numpy as np
 from cyborgs import distributed
 from cyborgs.masks.source import MaskSource
 from cyborgs.masks.store import GenerationWriter
+from cyborgs.structures import LabelMap
 
 _NO_IMAGE = np.empty((0, 0, 3), np.uint8)
 
@@ -64,9 +65,24 @@ def generate(
         Elsewhere: another process failed. What fails in this one is raised as it is.
     """
     writer = _open_writer(path, generation, len(images), manifest)
+
+    def write(group: int, indices: np.ndarray, maps: Sequence[LabelMap]) -> None:
+        for index, label_map in zip(indices, maps, strict=True):
+            writer.write(int(index), label_map)
+
+    groups = list(enumerate(source.groups(len(images), seed, cycle)))
     try:
-        with _Decoder(source, images, threads or min(4, os.cpu_count() or 1)) as decoder:
-            finished = _label(source, decoder, writer, seed, cycle, progress, stopped)
+        finished = label_groups(
+            source,
+            images,
+            groups,
+            write,
+            seed=seed,
+            cycle=cycle,
+            progress=progress,
+            stopped=stopped,
+            threads=threads,
+        )
         if finished:
             distributed.together(writer.close)
             distributed.together(writer.publish if writer.rank == 0 else _nothing)
@@ -78,48 +94,68 @@ def generate(
     return finished
 
 
-def _label(
+def label_groups(
     source: MaskSource,
-    decoder: _Decoder,
-    writer: GenerationWriter,
+    images: ReadableImages,
+    groups: Sequence[tuple[int, np.ndarray]],
+    write: Callable[[int, np.ndarray, list[LabelMap]], None],
+    *,
     seed: int,
     cycle: int,
-    progress: Callable[[int, int], None] | None,
-    stopped: Callable[[], bool] | None,
+    progress: Callable[[int, int], None] | None = None,
+    stopped: Callable[[], bool] | None = None,
+    threads: int | None = None,
+    done: int = 0,
+    processes: int | None = None,
 ) -> bool:
-    """Label this process's share of the groups; False where any process was asked to stop."""
-    groups = source.groups(writer.count, seed, cycle)
-    world = distributed.world_size()
-    own = groups[writer.rank :: world]
+    """Label some groups, each in one process; False where any process was asked to stop. A collective call.
 
-    def ask(done: int) -> bool:
+    Args:
+        source: what labels.
+        images: read ahead by one group, where the source needs them.
+        groups: numbers and indices of what is to be labelled.
+        write: told (number, indices, maps) of each group that this process labelled.
+        seed: the run's seed.
+        cycle: number of the bootstrapping.
+        progress: as in ``generate``; ``done`` groups count as done before.
+        stopped: as in ``generate``.
+        threads: as in ``generate``.
+        done: groups of the source that had been labelled before.
+        processes: the first so many share the work; None: all.
+    """
+    world, rank = processes or distributed.world_size(), distributed.rank()
+    own = groups[rank::world] if rank < world else []
+    total = done + len(groups)
+
+    def ask(finished: int) -> bool:
         if progress is not None:
-            progress(done, len(groups))
+            progress(done + finished, total)
         return stopped is not None and stopped()
 
-    def work(turn: int) -> None:
-        if turn >= len(own):
-            return
-        group = turn * world + writer.rank
-        try:
-            pictures = decoder.finish()
-            if turn + 1 < len(own):
-                decoder.start(own[turn + 1])
-            maps = source.label(pictures, seed, cycle, group)
-        except Exception as error:
-            error.add_note(f"while labelling group {group} of cycle {cycle}: images {own[turn].tolist()}")
-            raise
-        for index, label_map in zip(own[turn], maps, strict=True):
-            writer.write(int(index), label_map)
+    with _Decoder(source, images, threads or min(4, os.cpu_count() or 1)) as decoder:
 
-    if own:
-        decoder.start(own[0])
-    for turn in range(-(-len(groups) // world)):
-        if distributed.all_any(distributed.together(ask, turn * world)):
-            return False
-        distributed.together(work, turn)
+        def work(turn: int) -> None:
+            if turn >= len(own):
+                return
+            group, indices = own[turn]
+            try:
+                pictures = decoder.finish()
+                if turn + 1 < len(own):
+                    decoder.start(own[turn + 1][1])
+                maps = source.label(pictures, seed, cycle, group)
+            except Exception as error:
+                error.add_note(f"while labelling group {group} of cycle {cycle}: images {indices.tolist()}")
+                raise
+            write(group, indices, maps)
+
+        if own:
+            decoder.start(own[0][1])
+        for turn in range(-(-len(groups) // world)):
+            if distributed.all_any(distributed.together(ask, turn * world)):
+                return False
+            distributed.together(work, turn)
     if progress is not None:
-        progress(len(groups), len(groups))
+        progress(total, total)
     return True
 
 

@@ -6,12 +6,17 @@ A source cuts the data set into groups and labels one group at a time. What a gr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, Protocol
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
 
 from cyborgs.structures import LabelMap
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 CHUNK: Final = 256
 """Images in a group of a source that labels each image by itself."""
@@ -57,3 +62,29 @@ class MaskSource(Protocol):
 def chunks(count: int, size: int = CHUNK) -> list[np.ndarray]:
     """0..count-1 in order, cut in pieces of ``size``: groups for a source whose images are independent."""
     return [np.arange(start, min(start + size, count), dtype=np.int64) for start in range(0, count, size)]
+
+
+class FixedSource(MaskSource, Protocol):
+    """A source whose maps are worth keeping: they cost time, and do not depend on weights, seed or cycle."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What its maps depend on beside the photos, as JSON holds it: settings, versions of libraries, annotations."""
+
+
+def cores() -> int:
+    """Cores for this process: those that it may use, shared with the other processes of a run on this machine."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, usable // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+
+def in_threads(work: Callable[[T], R], items: Sequence[T], threads: int | None = None) -> list[R]:
+    """``work`` of each item, in their order, by several threads: for libraries that release the interpreter.
+
+    ``threads``: None: one a core. The first failure is raised, and what has not begun by then is left.
+    """
+    threads = min(threads or cores(), len(items))
+    if threads <= 1:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(threads, thread_name_prefix="label") as pool:
+        return list(pool.map(work, items))

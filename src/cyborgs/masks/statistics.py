@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from cyborgs.ops import contingency
 from cyborgs.structures import MAX_LABELS
 
 SAMPLE: Final = 512
@@ -28,20 +29,8 @@ def evenness(counts: np.ndarray) -> float:
 
 
 def adjusted_rand(first: np.ndarray, second: np.ndarray) -> float:
-    """Agreement of two segmentations of the same cells (Hubert and Arabie, 1985), uint8 of one shape.
-
-    1 where they are the same but for the labels' names, about 0 where they have nothing to do with each other.
-    """
-    table = np.bincount(first.ravel().astype(np.int64) * MAX_LABELS + second.ravel(), minlength=MAX_LABELS**2)
-    table = table.reshape(MAX_LABELS, MAX_LABELS)
-
-    def pairs(counts: np.ndarray) -> float:
-        return float((counts * (counts - 1.0)).sum() / 2)
-
-    both, a, b = pairs(table), pairs(table.sum(axis=1)), pairs(table.sum(axis=0))
-    every = pairs(np.array([first.size]))
-    expected, most = a * b / max(every, 1.0), (a + b) / 2
-    return 1.0 if most == expected else (both - expected) / (most - expected)
+    """``ops.contingency.adjusted_rand`` of two maps of the same cells, uint8 of one shape."""
+    return contingency.adjusted_rand(contingency.contingency(first, second))
 
 
 def mask_figures(

@@ -169,6 +169,12 @@ class GenerationWriter:
         self._void = label_map.void
         self._part.write(index, pack(label_map.labels))
 
+    def copy(self, records: RecordStore) -> None:
+        """Store all maps of a file of records (``meta`` names their void label) as they lie there."""
+        for index in records.indices.tolist():
+            self._void = records.meta["void"]
+            self._part.write_stored(index, records.read_stored(index))
+
     def close(self) -> None:
         """Complete this process's part: on all processes, before rank 0 publishes."""
         self._part.close({"void": self._void})

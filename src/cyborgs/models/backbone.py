@@ -94,6 +94,10 @@ class Backbone(nn.Module):
             )
         return tuple(self._ends.values())
 
+    def check_layers(self, names: Sequence[str]) -> None:
+        """Raise UserError unless the network has all these layers; it lists those that there are."""
+        self._check(tuple(names))
+
     def default_clustered(self) -> str:
         """The layer that is clustered: ``layer2.2`` in ResNet-50, elsewhere the last block at stride 8."""
         if 8 not in self._ends:

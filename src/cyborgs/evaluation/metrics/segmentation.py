@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cyborgs.data.palette import nearest
+from cyborgs.evaluation.metrics.partition import best_iou
+from cyborgs.ops.contingency import contingency
 
 Counts = NDArray[np.int64]
 Labels = NDArray[np.uint8]
@@ -74,19 +76,52 @@ def class_scores(counts: Counts) -> SegmentationScore:
     return _score(counts, np.arange(len(counts)))
 
 
-def hungarian_scores(counts: Counts) -> SegmentationScore:
+def hungarian_scores(counts: Counts, none: int | None = None) -> SegmentationScore:
     """Scores after the one-to-one matching of clusters to classes that makes most pixels right.
 
     counts (clusters, classes). With fewer clusters than classes some classes get IoU 0, with more the unmatched
-    clusters are misses.
+    clusters are misses; so is row ``none``, pixels without a prediction.
     """
     from scipy.optimize import linear_sum_assignment
 
     present = np.flatnonzero(counts.sum(0))
-    rows, columns = linear_sum_assignment(counts[:, present], maximize=True)
+    clusters = np.flatnonzero(np.arange(len(counts)) != none)
+    rows, columns = linear_sum_assignment(counts[np.ix_(clusters, present)], maximize=True)
     matching = np.full(counts.shape[1], -1, np.int64)
-    matching[present[columns]] = rows
+    matching[present[columns]] = clusters[rows]
     return _score(counts, matching)
+
+
+@dataclass(frozen=True)
+class MajorityScore:
+    """Scores where several clusters may stand for one class. K must be told beside it: it rises with K."""
+
+    miou: float
+    accuracy: float
+    iou: tuple[float, ...]
+    """IoU per class, as in ``SegmentationScore``."""
+    classes: tuple[int, ...]
+    """Class of each cluster; -1: it had no pixel where the classes were chosen."""
+    k: int
+    """Clusters that have one."""
+
+
+def majority_scores(counts: Counts, chosen_on: Counts | None = None, none: int | None = None) -> MajorityScore:
+    """Scores after each cluster took the class that most of its pixels have (many-to-one; ties: the lower class).
+
+    counts (clusters, classes). ``chosen_on``: counts of other photos, on which the classes are chosen, as those who
+    publish such figures do with their training photos; None: the same photos. A cluster without a pixel there misses, as does row ``none``.
+    """
+    basis = counts if chosen_on is None else chosen_on
+    if basis.shape != counts.shape:
+        raise ValueError(f"counts of other photos have shape {basis.shape}, these {counts.shape}")
+    classes = np.where(basis.any(1) & (np.arange(len(basis)) != none), basis.argmax(1), -1)
+    together = np.zeros((counts.shape[1] + 1, counts.shape[1]), np.int64)
+    np.add.at(together, classes, counts)  # -1: the last row, which stands for no class
+    score = _score(together, np.arange(counts.shape[1]))
+    return MajorityScore(
+        score.miou, score.accuracy, score.iou, tuple(int(c) for c in classes), int((classes >= 0).sum())
+    )
 
 
 def hungarian_miou(counts: Counts) -> float:
@@ -117,27 +152,56 @@ def best_overlaps(
         if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer) or not labels.size:
             raise ValueError(f"{name}: need a map (h, w) of whole numbers, got {labels.dtype} {labels.shape}")
     pred = nearest(pred, *truth.shape)
-    if regions == "components":
-        from skimage.measure import label
-
-        parts, objects = (
-            np.asarray(label(m.astype(np.int64), background=-1, connectivity=1))  # type: ignore[no-untyped-call]
-            for m in (pred, truth)
-        )
-    elif regions == "labels":
-        parts, objects = pred, truth
-    else:
-        raise ValueError(f"regions: need 'components' or 'labels', got {regions!r}")
-    kept = np.ones(truth.shape, bool) if void is None else truth != void
-    _, part_ids = np.unique(parts[kept], return_inverse=True)
-    _, first, object_ids = np.unique(objects[kept], return_index=True, return_inverse=True)
-    if not part_ids.size:
-        return np.empty(0)
-    counts = confusion(part_ids, object_ids, int(part_ids.max()) + 1, len(first))
-    iou = counts / (counts.sum(0)[None, :] + counts.sum(1)[:, None] - counts)
-    wanted = (counts.sum(0) >= min_pixels) & ~np.isin(truth[kept][first], ignore)
-    best: NDArray[np.float64] = iou.max(0)[wanted]
+    parts, objects = regions_of(pred, regions), regions_of(truth, regions)
+    found = object_overlaps(parts, objects, None if void is None else truth != void)
+    wanted = (found.pixels >= min_pixels) & ~np.isin(found.labelled(objects, truth), ignore)
+    best: NDArray[np.float64] = found.iou[wanted]
     return best
+
+
+def regions_of(labels: NDArray[np.integer], regions: Regions) -> NDArray[np.integer]:
+    """The map itself, or its 4-connected components numbered from 1 in the order of their first pixels."""
+    if regions == "labels":
+        return labels
+    if regions != "components":
+        raise ValueError(f"regions: need 'components' or 'labels', got {regions!r}")
+    from skimage.measure import label
+
+    low = int(labels.min()) - 1
+    parts: NDArray[np.integer] = label(labels.astype(np.int64), background=low, connectivity=1)  # type: ignore[no-untyped-call]
+    return parts
+
+
+@dataclass(frozen=True)
+class Overlaps:
+    """The objects of a photo that have a known pixel, by rising number."""
+
+    iou: NDArray[np.float64]
+    """(objects,): with the predicted region that fits best; 0 where all that covers it is no region."""
+    pixels: Counts
+    """(objects,): known pixels."""
+    numbers: Counts
+    """(objects,): value in the map of objects."""
+
+    def labelled(self, objects: NDArray[np.integer], labels: NDArray[np.integer]) -> NDArray[np.integer]:
+        """What another map, constant in each object, holds there: (objects,)."""
+        low = int(objects.min())
+        table = np.zeros(int(objects.max()) - low + 1, labels.dtype)
+        table[objects - low] = labels
+        found: NDArray[np.integer] = table[self.numbers - low]
+        return found
+
+
+def object_overlaps(
+    parts: NDArray[np.integer],
+    objects: NDArray[np.integer],
+    known: NDArray[np.bool_] | None = None,
+    none: int | None = None,
+) -> Overlaps:
+    """Best overlap of each object; all (H, W). ``parts`` equal to ``none`` are no region, and fit nothing."""
+    table = contingency(parts, objects, known)
+    regions = None if none is None else table.first_labels != none
+    return Overlaps(best_iou(table, regions), table.second, table.second_labels)
 
 
 def best_overlap(

@@ -1,0 +1,58 @@
+"""ADE20K's scene parsing set (ADEChallengeData2016): 150 classes as PNGs, 0 unlabelled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, final
+
+import numpy as np
+
+from cyborgs.data.annotations.matching import files_below, match, none_of, required
+from cyborgs.data.annotations.png import numbered, read_numbers, to_classes
+from cyborgs.data.annotations.truth import VOID, Labels
+from cyborgs.errors import printable
+
+CLASSES: Final = 150
+
+_TABLE = np.arange(CLASSES + 1, dtype=np.int32) - 1  # 0 becomes VOID
+
+
+@final
+class Ade20kTruth:
+    """``DIR/annotations/**/NAME.png``; a region is a class in its photo, for the set knows no objects."""
+
+    kind: Final = "ade20k"
+
+    def __init__(self, root: str | Path, names: Sequence[str]) -> None:
+        """Look for the files; UserError as ``FolderTruth``."""
+        base = Path(root) / "annotations" if (Path(root) / "annotations").is_dir() else Path(root)
+        self._names = tuple(names)
+        self._where = printable(str(base))
+        self._files = match(names, files_below(base, ".png"), self._where)
+        self.missing = none_of(self._files)
+        self.class_names = _class_names(Path(root))
+
+    def classes(self, i: int) -> Labels:
+        """0 to 149, unlabelled -1."""
+        path = required(self._files[i], self._names[i], self._where)
+        return to_classes(read_numbers(path), _TABLE, path)
+
+    def regions(self, i: int) -> Labels:
+        """A region for each class that occurs."""
+        classes = self.classes(i)
+        return numbered(classes, classes == VOID)
+
+    def annotators(self, i: int) -> list[Labels]:
+        """One."""
+        return [self.regions(i)]
+
+
+def _class_names(root: Path) -> tuple[str, ...]:
+    """From ``objectInfo150.txt`` beside the folders (its last column), else numbers."""
+    try:
+        lines = (root / "objectInfo150.txt").read_text(encoding="utf-8").splitlines()[1:]
+    except (OSError, UnicodeDecodeError):
+        lines = []
+    names = tuple(line.split("\t")[-1].split(",")[0].strip() for line in lines if line.strip())
+    return names if len(names) == CLASSES else tuple(f"class {c}" for c in range(CLASSES))

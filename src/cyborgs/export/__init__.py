@@ -1,0 +1,1 @@
+"""What other programs read: masks as COCO instances and panoptic, and for Label Studio."""
