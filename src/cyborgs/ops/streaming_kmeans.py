@@ -1,6 +1,6 @@
 """Spherical k-means of more rows than memory holds: a uniform sample of all rows that went by, then Lloyd's algorithm.
 
-Why a sample and not mini-batches: ``benchmarks/segment_objective.py`` runs both on the same bytes of memory. One pass
+Why a sample and not mini-batches: ``benchmarks/studies/segment_objective.py`` runs both on the same bytes of memory. One pass
 of mini-batches moves a centroid less and less, wherever the first batches put it; Lloyd's steps on the sample go on
 until the sample's objective stands still, and that of all rows differs from it by what the draw of so many rows can
 change. The sample is also uniform over all rows, whatever their order, and the same for every k.

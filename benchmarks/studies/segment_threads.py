@@ -1,4 +1,4 @@
-"""What the threads of ``segment`` are worth: ``python benchmarks/segment_threads.py PHOTOS --network random:resnet50``.
+"""What the threads of ``segment`` are worth: ``python benchmarks/studies/segment_threads.py PHOTOS --network random:resnet50``.
 
 The same photos with decoding and writing in threads and without, in turns; then each part alone, in one thread. The
 loop is bound by its slowest part: with threads that should be the network.

@@ -1,4 +1,4 @@
-"""Which clustering of more cells than memory holds: ``python benchmarks/segment_objective.py PHOTOS --network random:resnet50``.
+"""Which clustering of more cells than memory holds: ``python benchmarks/studies/segment_objective.py PHOTOS --network random:resnet50``.
 
 All ways see the same features once, in the photos' order, and are scored on all cells by the mean cosine of a cell and
 its nearest centroid: Lloyd's algorithm on all cells (what nobody can afford on a large set), on a uniform sample of
