@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, final
 
 import numpy as np
-from pycocotools import mask as coco_mask  # type: ignore[import-untyped, unused-ignore]
+from pycocotools import mask as coco_mask
 
 from cyborgs.data.output import put, rgb_png_bytes
 from cyborgs.export.json_file import write_object
