@@ -16,6 +16,7 @@ from pycocotools.coco import COCO
 
 import cyborgs
 from cyborgs.api import segment
+from cyborgs.engine.folder import locked
 from cyborgs.errors import UserError
 from cyborgs.models.backbone import Backbone
 from cyborgs.models.config import BackboneConfig
@@ -55,7 +56,7 @@ def test_everything_at_once(scenes: Path, tmp_path: Path, capsys: pytest.Capture
     said = capsys.readouterr().out
     assert "3 photos in 5 clusters, 1 files skipped" in said
     assert "skipped broken.jpg" in said
-    assert sorted(p.name for p in out.iterdir()) == [
+    assert sorted(p.name for p in out.iterdir() if p.name != ".lock") == [
         *("centroids.safetensors", "instances.json", "label_studio.json", "label_studio.xml", "labels", "overlays"),
         *("palette.json", "panoptic", "panoptic.json", "segmentation.json", "segments.csv"),
     ]
@@ -171,3 +172,8 @@ def test_mistakes(scenes: Path, tmp_path: Path, options: dict[str, Any], message
     with pytest.raises(UserError, match=message):
         segment(scenes, out=tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_two_at_once_into_one_folder(scenes: Path, tmp_path: Path) -> None:
+    with locked(tmp_path, True), pytest.raises(UserError, match="another process is writing to this folder"):
+        segment(scenes, out=tmp_path, source="grid")

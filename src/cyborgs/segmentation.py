@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 
 from cyborgs.data.images import Images
 from cyborgs.engine.build import Features, fixed_source
+from cyborgs.engine.folder import locked
 from cyborgs.engine.log import moving
 from cyborgs.engine.recipe_file import from_dict
 from cyborgs.errors import UserError, printable
@@ -20,6 +22,7 @@ from cyborgs.evaluation.segment_folder import Export
 from cyborgs.evaluation.segment_source import segment_source
 from cyborgs.export.masks_coco import CocoInstances, CocoPanoptic
 from cyborgs.export.masks_label_studio import LabelStudio
+from cyborgs.files import make_folder
 from cyborgs.masks.bootstrap import Bootstrap
 from cyborgs.masks.source import MaskSource
 from cyborgs.methods.config import CyborgsConfig
@@ -57,6 +60,27 @@ def segment(
         "weights": None if named is None else {"name": named.weights, "hash": named.hash},
         "skipped": [list(entry) for entry in images.skipped],
     }
+    with ExitStack() as stack:
+        if not Path(out).is_file():  # told in the folder's own words
+            make_folder(Path(out), parents=True)
+            stack.enter_context(locked(Path(out), True))
+        _write(images, config, named, layers, exports, about, out=Path(out), overwrite=overwrite, device=device)
+    for name, reason in images.skipped[:10]:
+        print(printable(f"  skipped {name}: {reason}"))
+
+
+def _write(
+    images: Images,
+    config: SegmentConfig,
+    named: Named | None,
+    layers: tuple[str, ...],
+    exports: Callable[[int], Sequence[Export]],
+    about: dict[str, Any],
+    *,
+    out: Path,
+    overwrite: bool,
+    device: str,
+) -> None:
     settings = _settings(config, named)
     more: dict[str, Any] = {
         "seed": config.seed,
@@ -70,7 +94,7 @@ def segment(
     if config.source == "clusters":
         assert named is not None
         ks = config.clusters or (27,)
-        folders = _folders(Path(out), ks)
+        folders = _folders(out, ks)
         with moving("segmenting") as progress:
             found = segment_clusters(
                 images,
@@ -88,7 +112,7 @@ def segment(
             _say(images, f"{k} clusters", folder, found[k] is None)
     else:
         ks = tuple(dict.fromkeys(config.clusters)) or (0,)
-        for k, folder in _folders(Path(out), ks).items():
+        for k, folder in _folders(out, ks).items():
             source = _source(config, k, images, named, layers, device)
             count = {"grid": config.masks.grid**2, "whole": 1}.get(config.source, 0)
             with moving("segmenting") as progress:
@@ -106,8 +130,6 @@ def segment(
                     },
                 )
             _say(images, f"regions of {config.source}" + (f", {k} clusters a group" if k else ""), folder, not fresh)
-    for name, reason in images.skipped[:10]:
-        print(printable(f"  skipped {name}: {reason}"))
 
 
 def _folders(out: Path, ks: Sequence[int]) -> dict[int, Path]:

@@ -197,7 +197,7 @@ class Trainer:
                 figures |= callback.on_refreshed(self, name)
             place = {"step": self.progress.step, "epoch": plan.epoch, "refresh": name, "cycle": self.progress.cycle}
             self.log.write(place | figures | self.clock.read())
-            self.log.say(f"epoch {plan.epoch + 1}/{self.epochs} | {name} made anew (cycle {self.progress.cycle})")
+            self.log.say(f"epoch {plan.epoch + 1}/{self.epochs} | {name} ready (cycle {self.progress.cycle})")
         self.progress.refreshed = plan.epoch
         if plan.refresh:
             self.progress.cycle += 1

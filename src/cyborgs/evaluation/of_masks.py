@@ -103,5 +103,6 @@ def quality(
         title=printable(f"{masks} against {truth}: {len(found.names)} photos"),
     )
     quality_files.tell(found, settings)
-    print(printable(f"Written: {folder} (quality.json, quality.png, photos.csv)"))
+    tables = "photos.csv, classes.csv" if found.classes else "photos.csv"
+    print(printable(f"Written: {folder} (quality.json, quality.png, {tables})"))
     return found
