@@ -11,8 +11,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cyborgs.api import compare as compare
+    from cyborgs.api import curve as curve
     from cyborgs.api import evaluate as evaluate
     from cyborgs.api import gallery as gallery
+    from cyborgs.api import judge as judge
     from cyborgs.api import pretrain as pretrain
     from cyborgs.api import quality as quality
     from cyborgs.api import segment as segment
@@ -30,6 +33,9 @@ _HOMES = {
     "quality": "cyborgs.api",
     "gallery": "cyborgs.api",
     "evaluate": "cyborgs.api",
+    "judge": "cyborgs.api",
+    "compare": "cyborgs.api",
+    "curve": "cyborgs.api",
     "load_backbone": "cyborgs.models.weights",
     "MaskStore": "cyborgs.masks.store",
     "Recipe": "cyborgs.engine.recipe",
@@ -43,8 +49,11 @@ __all__ = [
     "Recipe",
     "Run",
     "ViewGeometry",
+    "compare",
+    "curve",
     "evaluate",
     "gallery",
+    "judge",
     "load_backbone",
     "pretrain",
     "quality",

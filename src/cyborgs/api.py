@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any, Literal, TextIO
-
-import torch
+from typing import TYPE_CHECKING, Literal, TextIO
 
 from cyborgs.data.images import Images
 from cyborgs.data.listing import list_images
 from cyborgs.data.scan import scan
 from cyborgs.engine.log import moving
 from cyborgs.engine.recipe import Recipe
-from cyborgs.evaluation.labelled import read_list
-from cyborgs.evaluation.linear_segmentation import ProbeResult, linear_segmentation
+from cyborgs.evaluation import comparison
+from cyborgs.evaluation.judge import judge as judge
+from cyborgs.evaluation.layer_probes import evaluate as evaluate
 from cyborgs.evaluation.of_masks import quality as quality
 from cyborgs.masks.config import MaskConfig
-from cyborgs.models.backbone import Backbone
-from cyborgs.models.weights import load_backbone
-from cyborgs.seeds import derive
 from cyborgs.segment_config import ExportName, SegmentConfig, SegmentSource
 
 if TYPE_CHECKING:
     from cyborgs.engine.callback import Callback
     from cyborgs.engine.run import Run
+
+compare = comparison.compare_backbones
+curve = comparison.curve_of_run
 
 
 def pretrain(
@@ -98,15 +94,12 @@ def segment(
         photos: a folder or list of photos.
         out: folder for ``labels/``, ``overlays/``, ``palette.json``, ``segmentation.json``, ``segments.csv`` and exports;
             with several numbers of clusters a folder ``k<K>`` below it for each.
-        checkpoint: for clusters and bootstrap: a run's folder, a backbone.safetensors, NAME:FILE or random:NAME
-            (``models.named``).
+        checkpoint: for clusters and bootstrap: what ``models.named`` takes.
         source: clusters: one clustering of all photos' features; bootstrap: groups of photos, as in training; grid, whole,
             felzenszwalb, selective-search, ground-truth: ``masks.config``.
-        clusters: for clusters 2 to 256 each (27 where none is given); for bootstrap K, drawn anew for each group as in
-            training where none is given.
+        clusters: 2 to 256 each; none: 27 for clusters, for bootstrap drawn anew for each group as in training.
         layers: what is clustered; none: as in the checkpoint's recipe, or the last block at stride 8.
-        resolution: full: the features are enlarged bilinearly; nearest: the labels of the map's cells. None: full for
-            clusters, which alone can have it.
+        resolution: full: features are enlarged bilinearly (clusters alone; their default); nearest: labels of cells.
         short_side: longest allowed short side for the network, in pixels; 0: native size.
         seed: of the clustering, of groups, of random weights.
         masks: settings of the sources and of the CRF; ``source``, ``short_side`` and ``crf.enabled`` in it are not used.
@@ -143,66 +136,6 @@ def segment(
         overwrite=overwrite,
         device=device,
     )
-
-
-def random_like(backbone: Backbone, seed: int = 0) -> Backbone:
-    """The same architecture with random weights, in eval mode."""
-    torch.manual_seed(derive(seed, "weights"))
-    return Backbone(replace(backbone.config, init=""), backbone.layers).eval()
-
-
-def evaluate(
-    backbone: str | Path,
-    *,
-    train: str | Path,
-    val: str | Path,
-    classes: int,
-    ignore: int | None = 255,
-    layers: Sequence[str] = (),
-    seeds: int = 1,
-    random_baseline: bool = True,
-    out: str | Path | None = None,
-) -> list[dict[str, Any]]:
-    """Linear segmentation of frozen maps: a probe for each layer alone and one for all together.
-
-    Args:
-        backbone: a run's folder or a backbone.safetensors.
-        train: list of 'image label' lines that the probes learn from.
-        val: list of 'image label' lines that they are measured on.
-        classes: labels 0 to ``classes - 1``.
-        ignore: label that does not count.
-        layers: what is probed; none: the first and last of the fused layers, and all of them together.
-        seeds: probes with other orders of the photos.
-        random_baseline: probe random weights of the same architecture too.
-        out: JSON file for the figures.
-
-    Raises:
-        UserError: the input is at fault; says what to do.
-    """
-    pretrained = load_backbone(backbone)
-    fused = pretrained.default_layers()
-    probes = [[name] for name in layers] or [[fused[0]], [fused[-1]]]
-    together = list(layers) if layers else list(fused)
-    if len(together) > 1:
-        probes.append(together)
-    sets = [read_list(path, classes=classes, ignore=ignore) for path in (train, val)]
-    networks = {"pretrained": pretrained} | ({"random": random_like(pretrained)} if random_baseline else {})
-    rows: list[dict[str, Any]] = []
-    for name, network in networks.items():
-        with moving(f"{name} weights") as progress:
-            found = linear_segmentation(network, *sets, layers=probes, seeds=range(seeds), progress=progress)
-        rows += [{"weights": name, **result.as_dict()} for result in found]
-        _print_probes(name, found)
-    if out is not None:
-        Path(out).write_text(json.dumps(rows, indent=1) + "\n")
-    return rows
-
-
-def _print_probes(name: str, results: Sequence[ProbeResult]) -> None:
-    for layers in dict.fromkeys(r.layers for r in results):
-        scores = [r.miou for r in results if r.layers == layers]
-        spread = f" +- {stdev(scores):.4f} ({len(scores)} seeds)" if len(scores) > 1 else ""
-        print(f"{name:<11} {'+'.join(layers):<24} mIoU {mean(scores):.4f}{spread}")
 
 
 def report(

@@ -8,6 +8,7 @@ import xxhash
 from safetensors.torch import save_file
 
 from cyborgs.errors import UserError
+from cyborgs.models import backbone as backbones
 from cyborgs.models.backbone import Backbone
 from cyborgs.models.config import BackboneConfig
 from cyborgs.models.named import file_hash, open_named
@@ -64,7 +65,6 @@ def test_random_weights_are_those_of_the_seed_and_nobody_elses() -> None:
     [
         ("missing", "missing: no such file or folder. Give a run's folder"),
         ("resnet50", "random:NAME"),
-        ("timm:resnet50", "no such file or folder"),
         ("resnet50:", "no such file or folder"),
         ("resnet50:none.pth", "none.pth: no such file of weights for resnet50"),
         ("random:resnet51", "no network 'resnet51'; close to it: "),
@@ -87,3 +87,49 @@ def test_weights_without_a_name_or_of_another_network(backbone: Backbone, tmp_pa
     save_file(dict(backbone.weights()), tmp_path / "w.safetensors")
     with pytest.raises(UserError, match="needs its network's name"):
         open_named(tmp_path / "w.safetensors")
+
+
+def test_random_alone_is_the_network_beside_it() -> None:
+    like = BackboneConfig(name=NAME, init="elsewhere.pth", std=(0.5, 0.5, 0.5))
+    named = open_named("random", seed=1, like=like)
+    assert named.backbone.config == BackboneConfig(name=NAME, std=(0.5, 0.5, 0.5))
+    assert same(named.backbone, open_named(f"random:{NAME}", seed=1).backbone)
+    assert (named.weights, named.hash) == ("random", None)
+    assert open_named("random").backbone.config == BackboneConfig(name="resnet50")
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "asked"),
+    [("timm:test_resnet", NAME, "pretrained"), ("torchvision:resnet18", "resnet18", "DEFAULT")],
+)
+def test_a_librarys_own_weights(text: str, name: str, asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    build = backbones.build_network
+    seen: list[tuple[str, str | bool]] = []
+
+    def fetched(name: str, weights: str | bool = False) -> torch.nn.Module:
+        seen.append((name, weights))
+        return build(name)
+
+    state = torch.random.get_rng_state()
+    monkeypatch.setattr(backbones, "build_network", fetched)
+    named = open_named(text)
+    assert seen == [(name, asked)]
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert (named.weights, named.hash) == (text, None)
+    assert named.backbone.config.name == name
+
+    def offline(name: str, weights: str | bool = False) -> torch.nn.Module:
+        raise OSError("no route\nto host")
+
+    monkeypatch.setattr(backbones, "build_network", offline)
+    with pytest.raises(
+        UserError,
+        match=rf"own weights are not in its cache and could not be fetched \(no route\)\. Give a file of them: {name}:FILE",
+    ):
+        open_named(text)
+
+
+def test_a_library_without_the_network() -> None:
+    for text in ("torchvision:resnet51", "timm:no_such_network"):
+        with pytest.raises(UserError, match=r"no network .* \(Allowed: "):
+            open_named(text)

@@ -6,13 +6,18 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from cyborgs.cli import demo, doctor, evaluate, exits, masks, pretrain, report, segment
+from cyborgs.cli import compare, demo, doctor, evaluate, exits, masks, pretrain, report, segment
 
 COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "pretrain": (pretrain.run, "photos -> backbone and masks"),
     "segment": (segment.run, "photos and backbone -> label PNGs and overlays"),
     "masks": (masks.run, "masks -> how good they are, and Figure 4's gallery"),
-    "evaluate": (evaluate.run, "backbone and labelled photos -> linear segmentation"),
+    "evaluate": (
+        evaluate.run,
+        "backbone and labelled photos -> published protocols: VOC07, ImageNet 1%, COCO-Stuff, ...",
+    ),
+    "compare": (compare.run, "backbones and labelled photos -> which is better, and is it certain?"),
+    "curve": (compare.run_curve, "run and labelled photos -> Figure 5b: its checkpoints measured"),
     "report": (report.run, "run -> one HTML page"),
     "doctor": (doctor.run, "versions, devices, disk, speed: what is slow or wrong, and what to do"),
     "demo": (demo.run, "all of it on built-in scenes, in minutes"),

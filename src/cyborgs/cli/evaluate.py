@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import tyro
+
+from cyborgs.cli import exits
+from cyborgs.evaluation.protocols.catalogue import ENTRIES, Preset
+from cyborgs.evaluation.protocols.config import Settings
 
 
 @dataclass(frozen=True)
@@ -32,8 +38,74 @@ class Evaluate:
     """JSON file for the figures."""
 
 
+@dataclass(frozen=True)
+class Judge:
+    """What every protocol is asked."""
+
+    backbone: str
+    """A run's folder, a backbone.safetensors, random, imagenet:FILE, torchvision:NAME, timm:NAME, NAME:FILE, or a checkpoint
+    file of MoCo, DenseCL, VISSL, VirTex, ... (docs/evaluation.md)."""
+    data: Path
+    """Labelled photos, in the protocol's layout (docs/evaluation.md)."""
+    preset: Literal["paper", "small"] = "paper"
+    """The published settings, or some for minutes on two cores; other options change single ones."""
+    random_baseline: bool = True
+    """Judge random weights of the same architecture too."""
+    seed: int = 0
+    """Of heads, orders, drawn splits and random weights."""
+    draws: int = 1000
+    """Draws of the test images, for intervals."""
+    out: Path | None = None
+    """Folder for result.json and per_class.csv, and for checkpoints from which the same command goes on; default: none."""
+    device: str = "cpu"
+    """Where networks run: cpu, cuda, cuda:1, ..."""
+    workers: int = 0
+    """Loader processes of what is trained; the result does not depend on it."""
+
+
+def _usage() -> str:
+    width = max(map(len, ENTRIES))
+    lines = "\n".join(f"  {name:<{width}}  {entry.about}" for name, entry in ENTRIES.items())
+    return (
+        f"usage: cyborgs evaluate PROTOCOL --backbone BACKBONE --data PHOTOS [OPTIONS]\n\n{lines}\n\n"
+        "cyborgs evaluate PROTOCOL --help tells the options of a protocol.\n"
+        "cyborgs evaluate --backbone RUN --train LIST --val LIST --classes N probes several layers on lists of photos.\n"
+    )
+
+
+def _preset(argv: list[str]) -> Preset:
+    """What ``--preset`` says: the defaults of the other options follow from it, so it is read before them."""
+    for index, word in enumerate(argv):
+        value = argv[index + 1] if word == "--preset" and index + 1 < len(argv) else word.removeprefix("--preset=")
+        if value == "small":
+            return "small"
+    return "paper"
+
+
+def _parse(name: str, argv: list[str]) -> tuple[Judge, float, Settings]:
+    """What every protocol is asked, the share of the labels, and the protocol's settings, each an option of its own."""
+    entry = ENTRIES[name]
+    settings = entry.small if _preset(argv) == "small" else entry.settings
+    kind: Any = Annotated[type(settings), tyro.conf.arg(name="")]
+    parts: list[Any] = [
+        ("common", Annotated[Judge, tyro.conf.arg(name="")]),
+        ("settings", kind, field(default=settings)),
+    ]
+    if not hasattr(settings, "share"):  # those that have it call it by the same name
+        said = "Share of the training labels, above 0 to 1, drawn from the seed, at least one photo a class."
+        parts.append(("share", Annotated[float, tyro.conf.arg(help=said)], field(default=1.0)))
+    asked: Any = make_dataclass("Asked", parts, frozen=True)
+    found = tyro.cli(asked, args=argv, prog=f"cyborgs evaluate {name}", description=f"{entry.about}.")
+    return found.common, getattr(found, "share", 1.0), found.settings
+
+
 def run(argv: list[str]) -> int:
     """Parse and do it; the exit code."""
+    if argv and argv[0] in ("-h", "--help"):
+        print(_usage(), end="")
+        return 0
+    if not argv or not argv[0].startswith("-"):
+        return _protocol(argv)
     args = tyro.cli(Evaluate, args=argv, prog="cyborgs evaluate")
     from cyborgs.api import evaluate
 
@@ -49,3 +121,35 @@ def run(argv: list[str]) -> int:
         out=args.out,
     )
     return 0
+
+
+def _protocol(argv: list[str]) -> int:
+    if not argv or argv[0] not in ENTRIES:
+        wrong = f"cyborgs evaluate: no protocol is named {argv[0]!r}.\n\n" if argv else ""
+        print(wrong + _usage(), end="", file=sys.stderr)
+        return 2
+    args, share, settings = _parse(argv[0], argv[1:])
+    from cyborgs.api import judge
+    from cyborgs.engine.contract import Stopped
+
+    try:
+        judge(
+            argv[0],
+            args.backbone,
+            data=args.data,
+            settings=settings,
+            preset=args.preset,
+            random_baseline=args.random_baseline,
+            share=share,
+            seed=args.seed,
+            draws=args.draws,
+            out=args.out,
+            device=args.device,
+            workers=args.workers,
+        )
+    except Stopped as stopped:
+        if args.out is None:
+            exits.tell("Stopped. Nothing is kept without --out.")
+            return exits.of_signal(stopped.signal)
+        return exits.of_stop(["evaluate", *argv], stopped)
+    return exits.DONE

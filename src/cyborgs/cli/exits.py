@@ -111,7 +111,7 @@ def going_on(argv: Sequence[str]) -> str:
 
 
 def _goes_on(argv: Sequence[str]) -> bool:
-    return argv[0] == "demo" or "--resume" in argv
+    return argv[0] in ("demo", "evaluate") or "--resume" in argv
 
 
 def tell(text: str, itself: bool = False) -> None:

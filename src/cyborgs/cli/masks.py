@@ -24,7 +24,7 @@ class MaskQuality:
     masks: tyro.conf.Positional[Path]
     """What `cyborgs segment` wrote, a run's folder, or a folder of label PNGs."""
     truth: str
-    """Annotations: a folder of label PNGs, or KIND:PATH (coco:FILE.json, voc:DIR, cityscapes:DIR, ade20k:DIR, bsds:DIR)."""
+    """Annotations: a folder of label PNGs, or KIND:PATH (coco:FILE.json, voc:DIR, cityscapes:DIR, ade20k:DIR, bsds:DIR, coco-stuff-10k:DIR, coco-stuff-164k:DIR, coco-stuff-27:DIR)."""
     out: Path | None = None
     """Folder for quality.json, quality.png, photos.csv and classes.csv; default: quality/ in the segmentation or run, NAME-quality beside a folder of PNGs."""
     images: Path | None = None

@@ -48,7 +48,7 @@ class Segment:
     selective_search: SelectiveSearchConfig = field(default_factory=SelectiveSearchConfig)
     """Of selective-search."""
     truth: str = ""
-    """Annotations for ground-truth, KIND:PATH: coco:FILE.json, voc:DIR, cityscapes:DIR, ade20k:DIR, folder:DIR of PNGs."""
+    """Annotations for ground-truth, KIND:PATH: coco:FILE.json, voc:DIR, cityscapes:DIR, ade20k:DIR, coco-stuff-10k:DIR, coco-stuff-164k:DIR, folder:DIR of PNGs."""
     overlays: bool = True
     """Write overlays beside the label PNGs."""
     export: tuple[ExportName, ...] = ("coco",)

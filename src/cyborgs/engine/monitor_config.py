@@ -14,6 +14,8 @@ class MonitorConfig:
     labelled: str = ""
     """Folder with a subfolder for each class (nearest neighbours vote), or a list of 'image label' lines (linear
     segmentation probe); empty: only what needs no labels."""
+    protocol: str = ""
+    """A protocol of `cyborgs evaluate`, with preset small, on monitor.labelled in its layout, in place of votes and probes."""
     classes: int = 0
     """Number of classes in the label images of a list."""
 
@@ -22,5 +24,7 @@ class MonitorConfig:
             raise ValueError(f"monitor.every: need 0 (none) or a number of epochs, got {self.every}")
         if self.classes != 0 and not 2 <= self.classes <= 256:
             raise ValueError(f"monitor.classes: need 2 to 256, got {self.classes}")
+        if self.protocol and not self.labelled:
+            raise ValueError("monitor.labelled: need the labelled photos for monitor.protocol, got nothing")
         if self.every == 0 and (self.labelled or self.classes):
             raise ValueError("monitor.every: need at least 1 where monitor.labelled or monitor.classes is given, got 0")

@@ -30,8 +30,9 @@ class Stop:
         self._asked = threading.Event()
         self._at = 0.0
 
-    def ask(self) -> None:
-        """Finish the step, write a checkpoint, leave."""
+    def ask(self, signal: int = 0) -> None:
+        """Finish the step, write a checkpoint, leave; ``signal``: which one asked, 0: none."""
+        self.signal = self.signal or signal
         self._asked.set()
 
     def __bool__(self) -> bool:

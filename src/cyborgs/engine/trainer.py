@@ -47,7 +47,7 @@ class Trainer:
         optimizer: over the trainable's parameters.
         batches: where batches come from.
         refreshers: by the names of ``EpochPlan.refresh``.
-        learning_rate: step -> rate, a pure function.
+        learning_rate: step -> rate, a pure function; a group of parameters with ``lr_scale`` has that times the rate.
         batch_size: images in a step over all processes.
         negatives: how losses see the global batch (``engine/accumulate.py``).
         stop: what asks it to stop; None: one of its own.
@@ -111,6 +111,11 @@ class Trainer:
     def stop(self) -> None:
         """Finish the step, write a checkpoint, leave."""
         self._stop.ask()
+
+    def leave(self, signal: int = 0) -> None:
+        """Write a checkpoint and raise Stopped at once: for a callback whose own work was stopped by ``signal``."""
+        self._stop.ask(signal)
+        self._leave()
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Put networks, optimiser and progress where the checkpoint left them."""
@@ -238,7 +243,7 @@ class Trainer:
     ) -> dict[str, Tensor]:
         """Gradients of the global batch, one optimiser step; the losses and metrics, still on the device."""
         for group in self._optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("lr_scale", 1.0)
         seed = StepSeed(self.seed, plan.epoch, step)
 
         def works() -> list[StepWork]:

@@ -63,10 +63,37 @@ def cluster_images(
     """
     if not 2 <= k <= 256:
         raise ValueError(f"clusters: need 2 to 256 (a label map is 8-bit), got {k}")
-    if len(photos) == 0:
-        raise ValueError("there is no photo to cluster")
     if max_points < k:
         raise ValueError(f"max_points: need at least as many points as clusters ({k}), got {max_points}")
+    cells = sample_cells(
+        backbone,
+        photos,
+        layers=layers,
+        seed=seed,
+        short_side=short_side,
+        max_points=max_points,
+        progress=progress,
+        keep=keep,
+    )
+    x = cells.to(next(backbone.parameters()).device)
+    centroids, cosine = cluster_cells(x, k, seed=seed, iterations=iterations, restarts=restarts)
+    return Clusters(centroids, tuple(layers), short_side, len(x), cosine)
+
+
+def sample_cells(
+    backbone: Backbone,
+    photos: Photos,
+    *,
+    layers: Sequence[str],
+    seed: int = 0,
+    short_side: int = 0,
+    max_points: int = 200_000,
+    progress: Progress | None = None,
+    keep: Callable[[int, Tensor], None] | None = None,
+) -> Tensor:
+    """What ``cluster_images`` clusters: unit rows float32 (N, D) on the CPU, N at most ``max_points``."""
+    if len(photos) == 0:
+        raise ValueError("there is no photo to cluster")
     chosen = np.arange(len(photos))
     if len(photos) > max_points:
         chosen = np.sort(numpy_generator(seed, "evaluation", 0).permutation(len(photos))[:max_points])
@@ -82,8 +109,11 @@ def cluster_images(
             kept = np.sort(numpy_generator(seed, "evaluation", 1, i).permutation(len(cells))[:share])
             cells = cells[torch.from_numpy(kept)]
         rows[i] = cells.contiguous()
-    device = next(backbone.parameters()).device
-    x = F.normalize(torch.cat([rows.pop(i) for i in indices]), dim=1).to(device)
+    return F.normalize(torch.cat([rows.pop(i) for i in indices]), dim=1)
+
+
+def cluster_cells(x: Tensor, k: int, *, seed: int, iterations: int = 20, restarts: int = 1) -> tuple[Tensor, float]:
+    """The best of ``restarts`` clusterings of unit rows (N, D): centroids float32 (K, D) on the CPU, mean cosine."""
     best, centroids = -2.0, x[:0]
     for restart in range(max(1, restarts)):
         start = derive(seed, "evaluation", 2, restart)
@@ -93,7 +123,7 @@ def cluster_images(
         cosine = sum(float((points * found[own]).sum(dtype=torch.float64)) for points, own in pieces) / len(x)
         if cosine > best:
             best, centroids = cosine, found
-    return Clusters(centroids.float().cpu(), tuple(layers), short_side, len(x), best)
+    return centroids.float().cpu(), best
 
 
 def _similarities(clusters: Clusters, joined: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cyborgs.errors import NotFiniteError
 from cyborgs.masks.bootstrap import cap_short_side
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def iterate_maps(
 ) -> Iterator[tuple[int, tuple[int, int], dict[str, Tensor]]]:
     """(index, its size (H, W) before shrinking, maps (C, h, w) on the CPU) of each photo, in no particular order.
 
-    Photos of equal size share a call. ``short_side`` shrinks larger photos; 0: native size. Raises ValueError naming
+    Photos of equal size share a call. ``short_side`` shrinks larger photos; 0: native size. Raises NotFiniteError naming
     the first photo whose maps hold NaN or infinity.
     """
     waiting: dict[tuple[int, ...], list[tuple[int, tuple[int, int], UInt8]]] = {}
@@ -89,7 +90,7 @@ def iterate_maps(
             one = {name: m[k] for name, m in maps.items()}
             broken = [name for name, m in one.items() if not bool(torch.isfinite(m).all())]
             if broken:
-                raise ValueError(f"{photos.name(i)}: {broken[0]} holds NaN or infinity. The weights are damaged.")
+                raise NotFiniteError(f"{photos.name(i)}: {broken[0]} holds NaN or infinity. The weights are damaged.")
             done += 1
             if progress is not None:
                 progress(done, len(todo))
@@ -143,6 +144,15 @@ class FrozenMaps:
 
     def __len__(self) -> int:
         return len(self.maps)
+
+    def part(self, numbers: Sequence[int]) -> FrozenMaps:
+        """Those of some photos, in the given order; nothing is copied."""
+        return FrozenMaps(
+            self.layers,
+            tuple(self.maps[i] for i in numbers),
+            tuple(self.grids[i] for i in numbers),
+            tuple(self.sizes[i] for i in numbers),
+        )
 
     def whitening(self, layer: str, *, full: bool = True, shrinkage: float = 1e-3) -> Whitening:
         """What whitens a layer's channels over its cells, at the layer's own grid.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,32 @@ def read_label(path: Path) -> UInt8:
     if numbers.max() > 255:
         raise UserError(f"{path}: holds label {numbers.max()}; 255 is the largest here.")
     return numbers.astype(np.uint8)
+
+
+class LabelledPhotos(Protocol):
+    """Photos with a class per pixel, by number, as a probe takes them: ``LabelledSet`` and ``PixelSet`` are such."""
+
+    @property
+    def classes(self) -> int:
+        """Labels 0 to ``classes - 1`` are classes."""
+
+    @property
+    def ignore(self) -> int | None:
+        """Label of pixels that count nowhere."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, i: int) -> str:
+        """What messages call photo i."""
+
+    def read(self, i: int) -> UInt8:
+        """Photo i, uint8 (H, W, 3)."""
+
+    def truth(self, i: int) -> UInt8:
+        """Its labels, uint8 (H, W)."""
+
+    def pair(self, i: int) -> tuple[UInt8, UInt8]:
+        """Both. UserError where their sizes differ."""
 
 
 @dataclass(frozen=True)

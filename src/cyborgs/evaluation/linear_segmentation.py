@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,9 +20,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cyborgs.errors import UserError
 from cyborgs.evaluation.features import FrozenMaps, Progress, UInt8, Whitening, frozen_maps, resize
-from cyborgs.evaluation.labelled import LabelledSet
+from cyborgs.evaluation.labelled import LabelledPhotos
 from cyborgs.evaluation.metrics.segmentation import class_scores, confusion
 from cyborgs.seeds import numpy_generator
 
@@ -77,10 +76,14 @@ class ProbeResult:
     train_photos: int
     val_photos: int
     settings: ProbeSettings
+    counts: tuple[NDArray[np.int64], ...] = field(default=(), repr=False, compare=False)
+    """Of each val photo: pixels by (prediction, class), (classes, classes)."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; an absent class is None."""
-        return asdict(self) | {"iou": [None if math.isnan(x) else x for x in self.iou]}
+        """For JSON, without the photos' counts; an absent class is None."""
+        said = asdict(replace(self, counts=())) | {"iou": [None if math.isnan(x) else x for x in self.iou]}
+        del said["counts"]
+        return said
 
 
 def cell_labels(labels: UInt8, grid: tuple[int, int], classes: int, ignore: int | None = None) -> NDArray[np.int64]:
@@ -168,26 +171,27 @@ def _train(maps: FrozenMaps, cells: Sequence[Tensor], probe: Probe, settings: Pr
 
 
 @torch.no_grad()
-def _measure(maps: FrozenMaps, labelled: LabelledSet, probe: Probe) -> np.ndarray:
-    """Pixels by (prediction, class) at full resolution, int64 (classes, classes)."""
-    counts = np.zeros((labelled.classes, labelled.classes), np.int64)
+def _measure(maps: FrozenMaps, labelled: LabelledPhotos, probe: Probe) -> list[NDArray[np.int64]]:
+    """Pixels of each photo by (prediction, class) at full resolution, int64 (classes, classes)."""
+    counts = []
     folded = probe.folded()
     for i in range(len(maps)):
         truth = labelled.truth(i)
         logits = resize(probe.logits(folded, maps.maps[i], maps.grids[i])[None], *truth.shape)[0]
-        counts += confusion(logits.argmax(0).numpy(), truth, labelled.classes, labelled.classes, labelled.ignore)
+        counts.append(confusion(logits.argmax(0).numpy(), truth, labelled.classes, labelled.classes, labelled.ignore))
     return counts
 
 
 def linear_segmentation(
     backbone: Backbone,
-    train: LabelledSet,
-    val: LabelledSet,
+    train: LabelledPhotos,
+    val: LabelledPhotos,
     *,
     layers: Sequence[Sequence[str]],
     seeds: Sequence[int] = (0,),
     settings: ProbeSettings | None = None,
     progress: Progress | None = None,
+    maps: tuple[FrozenMaps, FrozenMaps] | None = None,
 ) -> list[ProbeResult]:
     """Train and measure a probe for each entry of ``layers`` and each seed, from one pass over the photos.
 
@@ -199,6 +203,7 @@ def linear_segmentation(
         seeds: order of the photos in training.
         settings: how the probes are trained.
         progress: called with photos done and photos in all while maps are computed.
+        maps: of the train and val photos, where they are there already.
 
     Raises:
         UserError: naming file and reason, where a photo and its label map do not fit each other or the classes.
@@ -216,8 +221,10 @@ def linear_segmentation(
 
     # Labels first: they are quick to read, and a wrong one should not show after minutes of features.
     shapes = {id(part): [part.truth(i).shape for i in range(len(part))] for part in (train, val)}
-    train_maps = frozen_maps(backbone, train, names, short_side=settings.short_side, progress=counted(0))
-    val_maps = frozen_maps(backbone, val, names, short_side=settings.short_side, progress=counted(len(train)))
+    train_maps, val_maps = maps or (
+        frozen_maps(backbone, train, names, short_side=settings.short_side, progress=counted(0)),
+        frozen_maps(backbone, val, names, short_side=settings.short_side, progress=counted(len(train))),
+    )
     _same_sizes(train, train_maps, shapes[id(train)])
     _same_sizes(val, val_maps, shapes[id(val)])
     cells = [
@@ -230,7 +237,8 @@ def linear_segmentation(
         for seed in seeds:
             probe = Probe(probe_layers, whitening, train.classes)
             loss = _train(train_maps, cells, probe, settings, seed)
-            score = class_scores(_measure(val_maps, val, probe))
+            counts = _measure(val_maps, val, probe)
+            score = class_scores(np.sum(counts, axis=0))
             results.append(
                 ProbeResult(
                     tuple(probe_layers),
@@ -242,15 +250,13 @@ def linear_segmentation(
                     len(train),
                     len(val),
                     settings,
+                    tuple(counts),
                 )
             )
     return results
 
 
-def _same_sizes(labelled: LabelledSet, maps: FrozenMaps, truths: Sequence[tuple[int, ...]]) -> None:
+def _same_sizes(labelled: LabelledPhotos, maps: FrozenMaps, truths: Sequence[tuple[int, ...]]) -> None:
     for i, (size, truth) in enumerate(zip(maps.sizes, truths, strict=True)):
         if size != truth:
-            raise UserError(
-                f"{labelled.photos[i]} has {size[1]} x {size[0]} pixels, but its label map {labelled.labels[i]} "
-                f"has {truth[1]} x {truth[0]}."
-            )
+            labelled.pair(i)  # says so

@@ -1,4 +1,4 @@
-"""What is measured while a run goes: neighbours without labels, votes and probes with a few.
+"""What is measured while a run goes: neighbours without labels; votes, probes, any protocol with a few.
 
 A monitor looks at a copy of the backbone, in eval mode, and draws by coordinates: weights, statistics of BatchNorm and
 every generator of the run stay as they are, so a run ends byte for byte alike with monitors and without.
@@ -20,12 +20,14 @@ from PIL import Image
 from cyborgs import distributed
 from cyborgs.data.images import Images
 from cyborgs.engine.callback import Callback
+from cyborgs.engine.contract import Stopped
 from cyborgs.engine.recipe import Recipe
 from cyborgs.engine.trainer import Trainer
 from cyborgs.errors import UserError, printable
 from cyborgs.evaluation.knn import ClassFolder, knn_accuracy, read_classes
 from cyborgs.evaluation.labelled import LabelledSet, read_list
 from cyborgs.evaluation.linear_segmentation import ProbeSettings, linear_segmentation
+from cyborgs.evaluation.monitored import ProtocolMonitor
 from cyborgs.evaluation.neighbours import Neighbours, compared_layers, search, sheet
 from cyborgs.files import make_folder, write_bytes
 from cyborgs.models.backbone import Backbone
@@ -88,17 +90,23 @@ class Monitors(Callback):
         if epoch <= self._done:
             return
         failure: Exception | None = None
+        stopped: Stopped | None = None
         if trainer.fabric.is_global_zero:
             try:
                 self._all(trainer, epoch)
+            except Stopped as stop:  # a protocol that trains took the signal
+                stopped = stop
             except Exception as error:  # raised below, on all processes: none of them may wait for ever
                 failure = error
+        if stopped is not None:
+            trainer.leave(stopped.signal)  # nothing of this epoch is written: a resumed run measures it anew
         if distributed.all_any(failure is not None):
             raise failure or RuntimeError("a monitor failed in the first process; its message says why")
         self._done = epoch
 
     def _all(self, trainer: Trainer, epoch: int) -> None:
         backbone = copy.deepcopy(cast(Backbone, trainer.trainable.backbone)).eval()
+        lines: list[dict[str, Any]] = []
         for name, measure in self._measures.items():
             trainer.log.progress(f"monitor: {name}", trainer.progress.step, trainer.total_steps)
             line: dict[str, Any] = {"step": trainer.progress.step, "epoch": epoch, "monitor": name}
@@ -109,7 +117,9 @@ class Monitors(Callback):
                     raise
                 trainer.log.say(f"monitor {name}: {error} The run goes on without this figure.")
                 line["failed"] = printable(str(error))
-            trainer.log.write(line | trainer.clock.read("saving"))
+            lines.append(line | trainer.clock.read("saving"))
+        for line in lines:
+            trainer.log.write(line)
         trainer.speed.skip()
 
     def _neighbours(self, backbone: Backbone, epoch: int) -> dict[str, float]:
@@ -146,6 +156,8 @@ def _labelled(recipe: Recipe) -> dict[str, Measure]:
     config = recipe.monitor
     if not config.labelled:
         return {}
+    if config.protocol:
+        return {config.protocol: ProtocolMonitor(config, recipe.seed)}
     path = Path(config.labelled)
     if path.is_dir():
         if config.classes:

@@ -81,6 +81,11 @@ class Backbone(nn.Module):
         """Pixels a cell of every map that can be asked for (nearest power of two where a network pads oddly)."""
         return {name: m.stride for name, m in self._maps.items()}
 
+    @property
+    def head(self) -> tuple[str, ...]:
+        """Names of the modules of the library's network that were dropped."""
+        return self._dropped
+
     def default_layers(self) -> tuple[str, ...]:
         """The last maps of strides 8, 16 and 32, which CYBORGS fuses: ResNet's layer2, layer3 and layer4.
 
@@ -150,6 +155,14 @@ class Backbone(nn.Module):
     def forget_extractors(self) -> None:
         """Trace anew at the next use: for whoever has replaced modules of the trunk."""
         self._extractors.clear()
+
+    def remeasure(self) -> None:
+        """For whoever has changed strides in the trunk: they are measured, and extractors traced, anew.
+
+        The layers by default stay the same stages.
+        """
+        self._maps, _ = probe(self.trunk, self.config.name)
+        self.forget_extractors()
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         # Moving to another device may replace tensors that extractors hold beside the trunk's modules.

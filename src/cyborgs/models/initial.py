@@ -38,6 +38,12 @@ def find_file(path: str | Path) -> Path:
     return path
 
 
+def is_safetensors(path: Path) -> bool:
+    """Whether the file begins as one: eight bytes of length, then JSON."""
+    with open(path, "rb") as file:
+        return file.read(9)[8:] == b"{"
+
+
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     """Tensors on the CPU, and what our own files say of themselves (None in a file that is not ours).
 
@@ -67,24 +73,36 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], str | None]:
         UserError: the file is of no such kind, or holds something other than tensors.
     """
     path = find_file(path)
-    with open(path, "rb") as file:
-        start = file.read(9)
-    if start[8:] == b"{":  # a safetensors file: eight bytes of length, then JSON
+    if is_safetensors(path):
         state, metadata = read_safetensors(path)
         return state, None if metadata is None else str(metadata.get("architecture"))
-    try:
-        _refuse_bombs(path)
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpickling raises nearly anything
-        raise UserError(
-            f"{path}: neither a safetensors file nor a torch file of weights alone ({_first_line(error)})"
-        ) from error
+    loaded = read_torch(path)
     for name in WRAPPERS:
         if isinstance(loaded, dict) and isinstance(loaded.get(name), dict):
             loaded = loaded[name]
     if not isinstance(loaded, dict) or not loaded or not all(isinstance(v, Tensor) for v in loaded.values()):
         raise UserError(f"{path}: does not hold named tensors")
     return {str(name).removeprefix("module."): value for name, value in loaded.items()}, None
+
+
+def read_torch(path: Path, allowed: Sequence[type] = ()) -> Any:
+    """What a torch file holds, on the CPU, without running code in it or taking more memory than it is long.
+
+    Args:
+        path: the file.
+        allowed: classes that it may hold beside tensors and plain values.
+
+    Raises:
+        UserError: the file is of no such kind, or holds something else.
+    """
+    try:
+        _refuse_bombs(path)
+        with torch.serialization.safe_globals(list(allowed)):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling raises nearly anything
+        raise UserError(
+            f"{path}: neither a safetensors file nor a torch file of weights alone ({_first_line(error)})"
+        ) from error
 
 
 def _refuse_bombs(path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import xxhash
 from safetensors.torch import save
 
 from cyborgs.errors import UserError
@@ -101,3 +102,13 @@ def _read_own(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     if wrong:
         raise UserError(f"{file}: its metadata is damaged: {wrong[0]} is not what cyborgs writes")
     return state, metadata
+
+
+def weights_hash(backbone: Backbone) -> str:
+    """xxh64 over what a backbone's maps depend on: its weights and buffers, architecture, mean and std; 16 digits."""
+    config = backbone.config
+    digest = xxhash.xxh64(json.dumps([config.name, list(config.mean), list(config.std)]).encode())
+    for name, value in sorted(backbone.weights().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
+MONITORS: Final = "Monitors"
 GROUPS: Final[dict[str, dict[str, tuple[str, str]]]] = {
     "Losses": {
         "loss": ("Total loss", "What is minimised: each loss times its weight."),
@@ -76,7 +77,7 @@ GROUPS: Final[dict[str, dict[str, tuple[str, str]]]] = {
             "How much the masks agree with the generation before: low at first, rising as the network settles.",
         ),
     },
-    "Monitors": {
+    MONITORS: {
         "knn/accuracy": (
             "Accuracy of the nearest photos' vote",
             "Share of labelled photos whose class the 20 nearest of the other half tell.",
@@ -111,12 +112,17 @@ def known() -> dict[str, tuple[str, str, str]]:
     return {name: (group, title, note) for group, figures in GROUPS.items() for name, (title, note) in figures.items()}
 
 
-def grouped(names: Iterable[str]) -> list[tuple[str, list[str]]]:
-    """The figures by group, in the page's order; those that nobody described come last, by name."""
+def grouped(names: Iterable[str], monitored: Collection[str] = ()) -> list[tuple[str, list[str]]]:
+    """The figures by group, in the page's order; those that nobody described come last, by name.
+
+    Of these, the ``monitored`` are figures of protocols, whose names the page cannot know: they join the monitors'.
+    """
     given = list(dict.fromkeys(names))
     described = known()
     groups = [(group, [n for n in figures if n in given]) for group, figures in GROUPS.items()]
-    groups.append((OTHER, sorted(n for n in given if n not in described)))
+    more = [n for n in given if n not in described]
+    groups = [(g, [*f, *(n for n in more if g == MONITORS and n in monitored)]) for g, f in groups]
+    groups.append((OTHER, sorted(n for n in more if n not in monitored)))
     return [(group, figures) for group, figures in groups if figures]
 
 

@@ -196,7 +196,7 @@ def _groups(history: History) -> list[dict[str, Any]]:
         kinds.pop("loss", None)
     groups = []
     room = MOST
-    for group, names in grouped(kinds):
+    for group, names in grouped(kinds, history.monitors):
         drawn = [f for name in names[:room] if (f := _figure(curve(name, kinds[name], history))) is not None]
         room -= len(drawn)
         if drawn:

@@ -117,6 +117,21 @@ def _monitor_sentences(history: History) -> list[str]:
         values = list(history.monitors[key].values) if key in history.monitors else []
         if len(values) > 1 and _known(values[0]) and _known(values[-1]):
             sentences.append(f"{subject} {_change(values[0], values[-1])}, first to last measurement.")
+    heads = {key.partition("/")[0]: key for key in reversed(history.monitors) if "/" in key}
+    for protocol, key in heads.items():  # of a protocol, the main figure comes first
+        values = list(history.monitors[key].values)
+        if (
+            protocol not in ("knn", "probe", "neighbours")
+            and len(values) > 1
+            and _known(
+                values[0],
+            )
+            and _known(values[-1])
+        ):
+            figure = key.partition("/")[2]
+            sentences.append(
+                f"{protocol} (preset small), {figure}: {_change(values[0], values[-1])}, first to last measurement."
+            )
     return sentences
 
 

@@ -42,3 +42,8 @@ class TruthContract:
         first = truth.regions(0)
         first[:] = 99
         assert truth.regions(0).max() < 99
+
+    def test_the_file_that_messages_name(self, tmp_path):
+        truth = self.open(tmp_path)
+        for i in (0, 1):
+            assert truth.place(i).is_file()

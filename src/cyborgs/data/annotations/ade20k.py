@@ -33,9 +33,13 @@ class Ade20kTruth:
         self.missing = none_of(self._files)
         self.class_names = _class_names(Path(root))
 
+    def place(self, i: int) -> Path:
+        """Its label file."""
+        return required(self._files[i], self._names[i], self._where)
+
     def classes(self, i: int) -> Labels:
         """0 to 149, unlabelled -1."""
-        path = required(self._files[i], self._names[i], self._where)
+        path = self.place(i)
         return to_classes(read_numbers(path), _TABLE, path)
 
     def regions(self, i: int) -> Labels:

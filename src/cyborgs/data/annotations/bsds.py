@@ -28,11 +28,15 @@ class BsdsTruth:
         self._files = match(names, files_below(Path(root), ".mat"), self._where)
         self.missing = none_of(self._files)
 
+    def place(self, i: int) -> Path:
+        """Its label file."""
+        return required(self._files[i], self._names[i], self._where)
+
     def annotators(self, i: int) -> list[Labels]:
         """Each one's segments."""
         from scipy.io import loadmat
 
-        path = required(self._files[i], self._names[i], self._where)
+        path = self.place(i)
         try:
             cells = loadmat(path)["groundTruth"]
             maps = [np.asarray(cell["Segmentation"][0, 0]) for cell in cells.ravel()]

@@ -67,9 +67,13 @@ class CityscapesTruth:
             self._objects = [None] * len(names)
         self.missing = none_of(self._classes)
 
+    def place(self, i: int) -> Path:
+        """Its label file."""
+        return required(self._classes[i], self._names[i], self._where)
+
     def classes(self, i: int) -> Labels:
         """Training classes 0 to 18, all else -1."""
-        path = required(self._classes[i], self._names[i], self._where)
+        path = self.place(i)
         numbers = read_numbers(path)
         if not self._training_ids:
             numbers[numbers == 255] = 0

@@ -133,6 +133,10 @@ class CocoInstances:
         self.class_names = document.class_names
         self.missing = none_of(self._images)
 
+    def place(self, i: int) -> Path:
+        """The JSON file."""
+        return self._document.path
+
     def _painted(self, i: int) -> tuple[Labels, list[int]]:
         """Per pixel -1 crowd, 0 nothing, 1.. the objects; and the objects' classes."""
         document = self._document
@@ -197,6 +201,11 @@ class CocoPanoptic:
         self._found = match(names, annotated, document.where)
         self.class_names = document.class_names
         self.missing = none_of(self._found)
+
+    def place(self, i: int) -> Path:
+        """Its PNG."""
+        _, annotation = required(self._found[i], self._names[i], self._document.where)
+        return self._folder / str(annotation["file_name"])
 
     def _segments(self, i: int) -> tuple[Labels, list[int], list[bool]]:
         """Number of each pixel's segment among the JSON's (-1 void), classes, and which are crowds."""

@@ -37,9 +37,13 @@ class FolderTruth:
         self._files = match(names, files_below(self.root, ".png"), self._where)
         self.missing = none_of(self._files)
 
+    def place(self, i: int) -> Path:
+        """Its label file."""
+        return required(self._files[i], self._names[i], self._where)
+
     def classes(self, i: int) -> Labels:
         """The numbers as they are, void -1."""
-        numbers = read_numbers(required(self._files[i], self._names[i], self._where))
+        numbers = read_numbers(self.place(i))
         if self.void is not None:
             numbers[numbers == self.void] = VOID
         return numbers

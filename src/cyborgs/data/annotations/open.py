@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +11,7 @@ from cyborgs.data.annotations.ade20k import Ade20kTruth
 from cyborgs.data.annotations.bsds import BsdsTruth
 from cyborgs.data.annotations.cityscapes import CityscapesTruth
 from cyborgs.data.annotations.coco import open_coco
+from cyborgs.data.annotations.cocostuff import CocoStuffTruth
 from cyborgs.data.annotations.folder import FolderTruth
 from cyborgs.data.annotations.matching import files_below
 from cyborgs.data.annotations.truth import Truth
@@ -22,6 +24,9 @@ KINDS: Final[Mapping[str, Callable[[Path, Sequence[str]], Truth]]] = {
     "cityscapes": CityscapesTruth,
     "ade20k": Ade20kTruth,
     "bsds": BsdsTruth,
+    "coco-stuff-10k": partial(CocoStuffTruth, numbering="10k"),
+    "coco-stuff-164k": partial(CocoStuffTruth, numbering="164k"),
+    "coco-stuff-27": partial(CocoStuffTruth, numbering="27"),
 }
 """All but ``folder``, which has a setting."""
 
@@ -47,9 +52,9 @@ def open_truth(spec: str, names: Sequence[str], root: str | Path | None = None, 
     """The annotations of some photos.
 
     Args:
-        spec: ``coco:FILE.json``, ``voc:DIR``, ``cityscapes:DIR``, ``ade20k:DIR``, ``bsds:DIR``, ``folder:DIR``, or a
-            path alone: a JSON file is COCO's, a folder with .mat files BSDS's, one with SegmentationClass VOC's, one
-            with gtFine Cityscapes', any other a folder of PNGs.
+        spec: ``coco:FILE.json``, ``voc:DIR``, ``cityscapes:DIR``, ``ade20k:DIR``, ``bsds:DIR``, ``folder:DIR``,
+            ``coco-stuff-10k:DIR`` (also 164k, 27), or a path alone: a JSON file is COCO's, a folder with .mat files
+            BSDS's, one with SegmentationClass VOC's, one with gtFine Cityscapes', any other a folder of PNGs.
         names: relative names of the photos, in their order.
         root: where a relative path begins; None: the working directory.
         void: of ``folder``: number of pixels that count nowhere.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final, Protocol
 
 import numpy as np
@@ -22,7 +23,7 @@ class Truth(Protocol):
 
     @property
     def kind(self) -> str:
-        """The layout: ``coco``, ``voc``, ``cityscapes``, ``ade20k``, ``folder``, ``bsds``."""
+        """The layout: ``coco``, ``voc``, ``cityscapes``, ``ade20k``, ``folder``, ``bsds``, ``coco-stuff``."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -31,6 +32,9 @@ class Truth(Protocol):
     @property
     def missing(self) -> tuple[int, ...]:
         """Photos that have no annotation."""
+
+    def place(self, i: int) -> Path:
+        """The file with the annotation of photo i: what messages name. UserError where there is none."""
 
     def regions(self, i: int) -> Labels:
         """Objects and stuff of photo i one by one: 0..n-1, each number one region (one instance, one segment).

@@ -58,9 +58,13 @@ class VocTruth:
         self._objects = match(names, files_below(Path(root) / "SegmentationObject", ".png"), self._where)
         self.missing = none_of(self._classes)
 
+    def place(self, i: int) -> Path:
+        """Its label file."""
+        return required(self._classes[i], self._names[i], self._where)
+
     def classes(self, i: int) -> Labels:
         """0 background, 1 to 20 the classes, the white border -1."""
-        path = required(self._classes[i], self._names[i], self._where)
+        path = self.place(i)
         classes = to_classes(read_numbers(path), _TABLE, path)
         if (classes == -2).any():
             raise UserError(f"{printable(str(path))}: holds a number that is no class of VOC (0 to 20, 255).")

@@ -1,0 +1,163 @@
+"""Did pretraining help on my images? Several backbones through one protocol, on the same data, seeds and draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cyborgs.errors import UserError
+from cyborgs.evaluation.cells import Cell, measure
+from cyborgs.evaluation.metrics.intervals import Interval
+from cyborgs.evaluation.paired import Difference, difference, mean_over
+from cyborgs.evaluation.protocols import protocol as protocols
+from cyborgs.evaluation.protocols.config import Settings
+from cyborgs.evaluation.protocols.protocol import Context, Data
+from cyborgs.models.backbone import Backbone
+
+Open = Callable[[str, int], Backbone]
+"""(name as the user gave it, seed of random weights) -> backbone in eval mode."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Cells of one protocol."""
+
+    protocol: str
+    metric: str
+    backbones: tuple[str, ...]
+    """In the user's order; the first is what the others are compared with."""
+    shares: tuple[float, ...]
+    """Of the training labels, rising."""
+    seeds: tuple[int, ...]
+    cells: Mapping[tuple[str, float, int], Cell]
+    """By backbone, share and seed."""
+
+    def _of(self, backbone: str, share: float) -> list[Cell]:
+        return [self.cells[backbone, share, seed] for seed in self.seeds]
+
+    def value(self, backbone: str, share: float = 1.0) -> Interval:
+        """Mean of the seeds' main figures, and its interval over draws of test images and seeds."""
+        found = self._of(backbone, share)
+        return mean_over([c.value for c in found], [c.draws for c in found], found[0].images)
+
+    def less(self, a: str, b: str, share: float = 1.0) -> Difference:
+        """a's main figure less b's, paired by seed and draw."""
+        x, y = self._of(a, share), self._of(b, share)
+        return difference(
+            [c.value for c in x], [c.value for c in y], [c.draws for c in x], [c.draws for c in y], x[0].images
+        )
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the cells warn of, each once, with whom it concerns."""
+        found: dict[str, set[str]] = {}
+        for (backbone, _, _), cell in self.cells.items():
+            for warning in cell.warnings:
+                found.setdefault(warning, set()).add(backbone)
+        every = set(self.backbones)
+        return tuple(w if who == every else f"{', '.join(sorted(who))}: {w}" for w, who in found.items())
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Of the data with all labels."""
+        return self._of(self.backbones[0], self.shares[-1])[0].counts
+
+
+def compare(
+    name: str,
+    backbones: Sequence[str],
+    open_backbone: Open,
+    data: Data,
+    settings: Settings,
+    context: Context,
+    *,
+    seeds: Sequence[int] = (0,),
+    shares: Sequence[float] = (1.0,),
+    draws: int = 1000,
+    store: Path | None = None,
+    told: Callable[[str, float, int, Cell], None] | None = None,
+) -> Compared:
+    """Judge each backbone with each seed and share of the labels; finished cells in ``store`` are not measured again.
+
+    Args:
+        name: of the protocol.
+        backbones: at least one, no two alike.
+        open_backbone: gives one; asked anew for each seed only where the name begins with ``random``.
+        data: what the protocol's ``open_data`` gave.
+        settings: of the protocol.
+        context: device, workers, cache, folder; its seed and share are not used.
+        seeds: of heads, orders, splits of the labels and random weights: the same for every backbone.
+        shares: of the training labels, above 0 to 1.
+        draws: of the test images.
+        store: folder of finished cells.
+        told: called after each cell.
+
+    Raises:
+        UserError: the input is at fault.
+    """
+    if not backbones or len(set(backbones)) != len(backbones):
+        raise UserError(f"--backbones: need at least one, and none twice, got {', '.join(backbones) or 'none'}.")
+    if not seeds or not shares or not all(0 < s <= 1 for s in shares):
+        raise UserError(f"--shares: need shares of the labels above 0 to 100%, got {list(shares)}.")
+    protocols.entry(name)
+    shares, cells = tuple(sorted(set(shares))), {}
+    metric = ""
+    for backbone in backbones:
+        network: Backbone | None = None
+        for seed in seeds:
+            if network is None or backbone.startswith("random"):
+                network = open_backbone(backbone, seed)
+            for share in shares:
+                cell = measure(
+                    name, network, data, settings, replace(context, seed=seed, share=share), draws=draws, store=store
+                )
+                cells[backbone, share, seed] = cell
+                metric = cell.metric
+                if told is not None:
+                    told(backbone, share, seed, cell)
+    return Compared(name, metric, tuple(backbones), shares, tuple(seeds), cells)
+
+
+METRICS: Mapping[str, str] = {"miou": "mIoU", "map": "mAP", "top1": "top-1 accuracy", "accuracy": "accuracy"}
+"""How a sentence calls a main figure."""
+
+
+def metric_name(metric: str) -> str:
+    """The field's name of a main figure."""
+    return METRICS.get(metric, metric)
+
+
+def _points(value: float) -> str:
+    return f"{abs(100 * value):.1f}"
+
+
+def sentence(compared: Compared, subject: str | None = None, share: float | None = None) -> str:
+    """What a person wants to know, in one sentence: the first backbone beside the others, with all labels.
+
+    ``subject``: what was done to the first backbone ("pretraining on your 1,200 photos"); None: its name.
+    """
+    share = compared.shares[-1] if share is None else share
+    first, *others = compared.backbones
+    subject = subject or first
+    what = metric_name(compared.metric)
+    if not others:
+        own = compared.value(first, share)
+        return f"{subject}: {100 * own.value:.1f} {what} ({100 * own.low:.1f} to {100 * own.high:.1f})."
+    parts = []
+    for place, other in enumerate(others):
+        d = compared.less(first, other, share)
+        name = "random" if other.startswith("random") else other
+        tail = f"({100 * d.low:.1f} to {100 * d.high:.1f})"
+        if not (d.low > 0 or d.high < 0):
+            verb = "made no difference that shows" if place == 0 else "no difference that shows"
+            parts.append(f"{verb} against {name}: {100 * d.value:+.1f} points {what} {tail}")
+            continue
+        word = ("gained" if d.value > 0 else "lost") if place == 0 else ("more" if d.value > 0 else "less")
+        if place == 0:
+            side = "over" if d.value > 0 else "against"
+            parts.append(f"{word} {_points(d.value)} points {what} {tail} {side} {name}")
+        else:
+            parts.append(f"{_points(d.value)} {word} than {name} {tail}")
+    text = f"{subject} {', '.join(parts)}."
+    return text[0].upper() + text[1:]

@@ -1,0 +1,81 @@
+"""What was measured of each test image, by kind of figure (``protocols.protocol.Judged``)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from cyborgs.evaluation.metrics.segmentation import class_scores
+
+
+@dataclass(frozen=True)
+class Hits:
+    """A share of right answers."""
+
+    right: NDArray[np.bool_]
+    """(images,)."""
+
+    def __len__(self) -> int:
+        return len(self.right)
+
+    def score(self, weights: NDArray[np.int64]) -> float:
+        """Weighted share."""
+        return float(weights @ self.right / weights.sum())
+
+
+class PixelCounts:
+    """Confusion matrices of photos, summed over the draw: mIoU of the classes that it holds.
+
+    Kept sparse: of 171 x 171 entries a photo fills a few dozen.
+
+    Args:
+        counts: a photo's pixels by (prediction, class), int64 (classes, classes), for each photo.
+    """
+
+    def __init__(self, counts: Sequence[NDArray[np.int64]]) -> None:
+        if not counts:
+            raise ValueError("there is no photo to score")
+        self._classes = counts[0].shape[0]
+        self._rows = sparse.vstack([sparse.csr_matrix(c.reshape(1, -1)) for c in counts]).tocsr()
+
+    def __len__(self) -> int:
+        return int(self._rows.shape[0])
+
+    def total(self, weights: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Confusion matrix of a draw, int64 (classes, classes)."""
+        found: NDArray[np.int64] = np.asarray(self._rows.T @ weights).reshape(self._classes, self._classes)
+        return found
+
+    def score(self, weights: NDArray[np.int64]) -> float:
+        """mIoU."""
+        return class_scores(self.total(weights)).miou
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Mean average precision over classes."""
+
+    scores: NDArray[np.float64]
+    """(images, classes)."""
+    labels: NDArray[np.int8]
+    """(images, classes): 1 present, -1 absent, 0 does not count."""
+    precision: Callable[[NDArray[np.float64], NDArray[np.bool_]], float]
+    """(scores, present) -> AP of one class."""
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def score(self, weights: NDArray[np.int64]) -> float:
+        """mAP over the classes that the draw holds."""
+        drawn = np.repeat(np.arange(len(weights)), weights)
+        found = []
+        for c in range(self.scores.shape[1]):
+            kept = drawn[self.labels[drawn, c] != 0]
+            present = self.labels[kept, c] > 0
+            if present.any():
+                found.append(self.precision(self.scores[kept, c], present))
+        return float(np.mean(found)) if found else float("nan")

@@ -1,0 +1,241 @@
+"""Photos with a class per pixel, split into train and test, whatever layout they lie in."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cyborgs.data.annotations.truth import VOID, Labels
+from cyborgs.data.decode import decode
+from cyborgs.errors import UserError
+from cyborgs.evaluation.pixel_folder import Classes
+from cyborgs.evaluation.pixel_layouts import LAYOUTS
+from cyborgs.evaluation.splits import fingerprint, first_of, part_of
+
+UInt8 = NDArray[np.uint8]
+_SHARE: Final = 62
+_TRAIN: Final = 63
+_TEST: Final = 64  # streams of numpy_generator(seed, "evaluation", ...)
+_ORIENTATION: Final = 0x0112
+_SHOWN: Final = 5
+"""Classes that a note names."""
+
+
+@dataclass(frozen=True)
+class PixelSet:
+    """Photos and their label maps; what ``LabelledSet`` offers. Each call decodes; nothing is kept."""
+
+    photos: tuple[Path, ...]
+    annotations: Classes
+    numbers: tuple[int, ...]
+    """Number of each photo in ``annotations``."""
+    classes: int
+    """Labels 0 to ``classes - 1`` are classes."""
+    ignore: int
+    """Label of pixels that count nowhere."""
+    names: tuple[str, ...] = ()
+    """Names of the classes, if known."""
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def name(self, i: int) -> str:
+        """File name of photo i."""
+        return str(self.photos[i])
+
+    def places(self) -> tuple[Path, ...]:
+        """The files with the labels, each once, in their order."""
+        return tuple(dict.fromkeys(self.annotations.place(number) for number in self.numbers))
+
+    def read(self, i: int) -> UInt8:
+        """Photo i, uint8 (H, W, 3). Raises ``data.decode.UnreadableImage`` naming the file."""
+        try:
+            data = self.photos[i].read_bytes()
+        except OSError as error:
+            raise UserError(f"{self.photos[i]}: cannot be read ({error.strerror}).") from error
+        return decode(data, str(self.photos[i]))
+
+    def truth(self, i: int) -> UInt8:
+        """Label map of photo i, uint8 (H, W). Raises UserError naming the photo where a label is no class."""
+        labels = self._known(i, self.classes)
+        return np.where(labels == VOID, self.ignore, labels).astype(np.uint8)
+
+    def pair(self, i: int) -> tuple[UInt8, UInt8]:
+        """Photo i and its label map. Raises UserError where their sizes differ."""
+        image, labels = self.read(i), self.truth(i)
+        self._compare(i, image.shape[:2], labels.shape)
+        return image, labels
+
+    def survey(self, classes: int) -> NDArray[np.bool_]:
+        """Which labels occur, (256,): every label map is read, its size compared with that in the photo's header.
+
+        Raises:
+            UserError: the sizes differ, or a label is ``classes`` or more (0: 256); names the files.
+        """
+
+        def one(i: int) -> NDArray[np.bool_]:
+            labels = self._known(i, classes or 256)
+            self._compare(i, displayed_size(self.photos[i]), labels.shape)
+            return np.bincount(labels[labels != VOID].ravel(), minlength=256) > 0
+
+        found = np.zeros(256, bool)
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+            for which in pool.map(one, range(len(self))):
+                found |= which
+        return found
+
+    def _known(self, i: int, classes: int) -> Labels:
+        labels = self.annotations.classes(self.numbers[i])
+        if labels.size and labels.max() >= classes:
+            raise UserError(
+                f"{self.annotations.place(self.numbers[i])}: holds label {labels.max()}; classes are 0 to {classes - 1}. "
+                "Give more classes, or the right label that counts nowhere."
+            )
+        return labels
+
+    def _compare(self, i: int, size: tuple[int, ...], labels: tuple[int, ...]) -> None:
+        if size != labels:
+            raise UserError(
+                f"{self.photos[i]} has {size[1]} x {size[0]} pixels, but its label map "
+                f"{self.annotations.place(self.numbers[i])} has {labels[1]} x {labels[0]}."
+            )
+
+    def part(self, numbers: Iterable[int]) -> PixelSet:
+        """The photos of these numbers, in their order."""
+        chosen = list(numbers)
+        return replace(
+            self, photos=tuple(self.photos[i] for i in chosen), numbers=tuple(self.numbers[i] for i in chosen)
+        )
+
+
+@dataclass(frozen=True)
+class PixelData:
+    """Photos to learn from and photos to be judged by."""
+
+    train: PixelSet
+    test: PixelSet
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Photos and label maps that are not used, by reason."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the result must know: classes that train lacks, a split that is not the published one."""
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """``train``, ``test``, ``classes``, and ``skipped: REASON``."""
+        skipped = {f"skipped: {reason}": n for reason, n in self.left_out.items()}
+        return {"train": len(self.train), "test": len(self.test), "classes": self.train.classes, **skipped}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of names (below the folder that holds all) and sizes of photos and labels, classes and the split."""
+        return fingerprint(
+            {
+                "train": self.train.photos,
+                "train labels": self.train.places(),
+                "test": self.test.photos,
+                "test labels": self.test.places(),
+            },
+            [str(self.train.classes), str(self.train.ignore), *self.train.names],
+        )
+
+    def share(self, share: float, seed: int) -> PixelSet:
+        """round(share x photos) training photos, at least one, drawn from the seed; a smaller share lies in a larger."""
+        if share == 1:
+            return self.train
+        kept = part_of(len(self.train), share)
+        return self.train.part(first_of(len(self.train), kept, seed, _SHARE).tolist())
+
+
+def open_pixels(
+    data: str, data_set: str, *, classes: int = 0, ignore: int = 255, images: int = 0, test_images: int = 0, seed: int
+) -> PixelData:
+    """The labelled photos of a data set, all label maps of used photos read once.
+
+    Args:
+        data: folder, or file, in the layout of ``data_set`` (``pixel_layouts.LAYOUTS`` and its docstrings).
+        data_set: a name of those, empty: a folder of one's own.
+        classes: of a folder; 0: as it says, or one more than the highest label.
+        ignore: label of a folder's PNGs that counts nowhere.
+        images: training photos that are used, drawn from the seed; 0: all.
+        test_images: the same of the test photos.
+        seed: for these.
+
+    Raises:
+        UserError: not of this layout; photos without labels (names the first, counts all), a label map of another size
+            than its photo, labels that are no class; names the files.
+    """
+    if data_set not in LAYOUTS:
+        known = ", ".join(name for name in LAYOUTS if name)
+        raise UserError(f"no layout of label maps is named {data_set!r}. There are: {known}, and '' (a folder).")
+    if not Path(data).exists():
+        raise UserError(f"{data}: no such folder or file.")
+    layout = LAYOUTS[data_set](Path(data), classes, ignore)
+    left_out = Counter(layout.left_out)
+    parts, present = [], []
+    for name, split, wanted, stream in (
+        ("train", layout.train, images, _TRAIN),
+        ("test", layout.test, test_images, _TEST),
+    ):
+        if split.missing:
+            first = split.photos[split.missing[0]]
+            raise UserError(
+                f"{first}: has no labels; {len(split.missing)} of {len(split.photos)} {name} photos have none."
+            )
+        if not split.photos:
+            raise UserError(f"{data}: has no {name} photo.")
+        numbers = np.arange(len(split.photos))
+        if 0 < wanted < len(numbers):
+            left_out[f"{name} photos that were not drawn"] += len(numbers) - wanted
+            numbers = first_of(len(numbers), wanted, seed, stream)
+        chosen = tuple(int(i) for i in numbers)
+        one = PixelSet(
+            tuple(Path(split.photos[i]) for i in chosen), split.annotations, chosen, 256, layout.ignore, layout.names
+        )
+        parts.append(one)
+        present.append(one.survey(layout.classes))
+    found = layout.classes or int(np.flatnonzero(present[0] | present[1]).max(initial=0)) + 1
+    if found < 2:
+        raise UserError(f"{data}: need at least two classes, found {found}. Is every pixel unlabelled?")
+    if found > 255:
+        raise UserError(f"{data}: need at most 255 classes, found {found}.")
+    train, test = (replace(one, classes=found) for one in parts)
+    notes = (*layout.notes, *_notes(present[0][:found], present[1][:found], layout.names))
+    return PixelData(train, test, {k: n for k, n in left_out.items() if n}, notes)
+
+
+def displayed_size(path: Path) -> tuple[int, int]:
+    """(H, W) of a photo as it is displayed, from its header. Raises UserError naming the file."""
+    try:
+        with Image.open(path) as picture:
+            width, height = picture.size
+            # Of a PNG without EXIF in its header Pillow would decode the pixels to look behind them.
+            silent = picture.format == "PNG" and "exif" not in picture.info
+            turned = not silent and picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+    except Exception as error:  # Pillow fails with many kinds on damaged files
+        raise UserError(f"{path}: no readable picture ({error}).") from error
+    return (width, height) if turned else (height, width)
+
+
+def _notes(train: NDArray[np.bool_], test: NDArray[np.bool_], names: Sequence[str]) -> list[str]:
+    def shown(which: NDArray[np.bool_]) -> str:
+        found = [names[c] if names else str(c) for c in np.flatnonzero(which).tolist()]
+        return f"{', '.join(found[:_SHOWN])}{', ...' if len(found) > _SHOWN else ''}"
+
+    notes = []
+    if (test & ~train).any():
+        notes.append(
+            f"{(test & ~train).sum()} classes of the test photos have no training pixel: {shown(test & ~train)}"
+        )
+    if not test.all():
+        notes.append(f"{(~test).sum()} classes have no test pixel and do not count: {shown(~test)}")
+    return notes

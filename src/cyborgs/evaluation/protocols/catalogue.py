@@ -1,0 +1,204 @@
+"""The protocols by name. No torch here.
+
+``settings`` is the published protocol, ``small`` what ``--preset small`` makes of it: minutes on two cores, and not the
+paper's protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Final, Literal
+
+from cyborgs.evaluation.protocols.config import (
+    ClassificationSettings,
+    ClusteringSettings,
+    DenseProbeSettings,
+    FcnSettings,
+    FineTuneConfig,
+    KnnSettings,
+    LinearClassificationSettings,
+    Settings,
+    StuffProbeSettings,
+    Voc07Settings,
+)
+
+Preset = Literal["paper", "small"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A protocol: where its code lies and what it starts from."""
+
+    module: str
+    """Of this package; it has ``open_data`` and ``evaluate`` (``protocol.py``)."""
+    about: str
+    """One line for the command line."""
+    settings: Settings
+    """The published protocol."""
+    small: Settings
+    """``--preset small``."""
+    needs: Literal["classes", "pixels"]
+    """Labels: a class per photo, or per pixel."""
+    data_set: str = ""
+    """The layout that ``open_data`` reads; empty: a folder."""
+    published: Mapping[str, float] = field(default_factory=dict)
+    """Values of other authors, in percent: beside ours, never in place of them."""
+
+
+def _classification(share: float, decay: float) -> ClassificationSettings:
+    return ClassificationSettings(share=share, training=FineTuneConfig(weight_decay=decay))
+
+
+def _small_classification(settings: ClassificationSettings) -> ClassificationSettings:
+    training = replace(settings.training, epochs=3, batch_size=32)
+    return replace(settings, size=96, rates=(0.01,), head_factors=(1.0,), training=training)
+
+
+def _small_fcn(settings: FcnSettings, **changes: Any) -> FcnSettings:
+    training = replace(settings.training, iterations=100, batch_size=8, checkpoint_every=100)
+    kept: dict[str, Any] = {
+        "crop": 128,
+        "head_channels": 128,
+        "training": training,
+        "images": 40,
+        "test_images": 10,
+    }
+    return replace(settings, **(kept | changes))
+
+
+_CITYSCAPES = FcnSettings(
+    crop=769,
+    resize=(2049, 1025),
+    test_resize=(0, 0),
+    inference="slide",
+    slide_stride=513,
+    training=FineTuneConfig(
+        iterations=40_000, batch_size=8, lr=0.01, weight_decay=5e-4, schedule="poly", min_lr=1e-4, epochs=0
+    ),
+)
+_FCN = FcnSettings()
+_NATIVE = replace(_FCN, resize=(0, 0), test_resize=(0, 0))
+_PROBE = replace(_FCN, auxiliary_weight=0.0)
+_SMALL_PROBE = _small_fcn(
+    replace(_PROBE, resize=(0, 0), test_resize=(0, 0)),
+    images=200,
+    test_images=50,
+    training=replace(_FCN.training, iterations=200, batch_size=8, checkpoint_every=200),
+)
+_CLUSTERS = ClusteringSettings(clusters=(27, 81, 256))
+
+ENTRIES: Final[Mapping[str, Entry]] = MappingProxyType(
+    {
+        "voc07": Entry(
+            "voc07",
+            "VOC 2007 classification: linear SVMs on frozen features, mAP",
+            Voc07Settings(),
+            Voc07Settings(images=200, costs=(0.1, 1.0)),
+            "classes",
+            "voc",
+            {"random (openselfsup)": 30.5, "ImageNet (openselfsup)": 87.2, "BYOL COCO": 84.5, "CYBORGS COCO": 86.9},
+        ),
+        "imagenet-1pct": Entry(
+            "classification",
+            "ImageNet, 1% of the labels: fine-tuning, top-1 and top-5",
+            _classification(0.01, 5e-4),
+            _small_classification(_classification(0.01, 5e-4)),
+            "classes",
+            "imagenet",
+            {"random": 1.6, "ImageNet": 68.7, "BYOL COCO": 28.4, "CYBORGS COCO": 31.3},
+        ),
+        "imagenet-10pct": Entry(
+            "classification",
+            "ImageNet, 10% of the labels: fine-tuning, top-1 and top-5",
+            _classification(0.1, 1e-4),
+            _small_classification(_classification(0.1, 1e-4)),
+            "classes",
+            "imagenet",
+            {"random": 21.8, "ImageNet": 74.5, "BYOL COCO": 58.4, "CYBORGS COCO": 61.7},
+        ),
+        "folder-classification": Entry(
+            "classification",
+            "class folders: fine-tuning on any share of the labels",
+            _classification(1.0, 1e-4),
+            _small_classification(_classification(1.0, 1e-4)),
+            "classes",
+        ),
+        "knn": Entry(
+            "knn",
+            "class folders: nearest neighbours of frozen features",
+            KnnSettings(),
+            KnnSettings(size=96),
+            "classes",
+        ),
+        "linear-classification": Entry(
+            "linear_classification",
+            "class folders: a linear classifier on frozen features",
+            LinearClassificationSettings(),
+            LinearClassificationSettings(solver="logistic", size=96),
+            "classes",
+        ),
+        "coco-stuff": Entry(
+            "fcn",
+            "COCO-Stuff-10k: FCN fine-tuned end to end, mIoU (Figure 5)",
+            _FCN,
+            _small_fcn(_NATIVE, images=200, test_images=50),
+            "pixels",
+            "coco-stuff-10k",
+        ),
+        "coco-stuff-probe": Entry(
+            "stuff_probe",
+            "COCO-Stuff-10k: a 1x1 convolution on a frozen map, mIoU (Figure 5b)",
+            StuffProbeSettings(fcn=_PROBE),
+            StuffProbeSettings(fcn=_SMALL_PROBE),
+            "pixels",
+            "coco-stuff-10k",
+        ),
+        "cityscapes": Entry(
+            "fcn",
+            "Cityscapes: FCN fine-tuned end to end, mIoU of 19 classes",
+            _CITYSCAPES,
+            _small_fcn(_CITYSCAPES, resize=(512, 256), test_resize=(512, 256), slide_stride=85),
+            "pixels",
+            "cityscapes",
+            {"random": 65.3, "ImageNet": 73.7},
+        ),
+        "voc-segmentation": Entry(
+            "fcn",
+            "VOC 2012 segmentation: FCN, mIoU of 21 classes",
+            _FCN,
+            _small_fcn(_NATIVE),
+            "pixels",
+            "voc-segmentation",
+        ),
+        "ade20k": Entry("fcn", "ADE20K: FCN, mIoU of 150 classes", _FCN, _small_fcn(_NATIVE), "pixels", "ade20k"),
+        "camvid": Entry("fcn", "CamVid: FCN, mIoU of 11 classes", _NATIVE, _small_fcn(_NATIVE), "pixels", "camvid"),
+        "folder-segmentation": Entry(
+            "fcn", "photos and label PNGs: FCN fine-tuned end to end", _NATIVE, _small_fcn(_NATIVE), "pixels"
+        ),
+        "dense-probe": Entry(
+            "dense_probe",
+            "photos and label PNGs: a 1x1 convolution on frozen, whitened maps",
+            DenseProbeSettings(),
+            DenseProbeSettings(short_side=256),
+            "pixels",
+        ),
+        "coco-stuff-27": Entry(
+            "clustering",
+            "COCO-Stuff, 27 classes (PiCIE's): clustering, and a linear probe",
+            _CLUSTERS,
+            replace(_CLUSTERS, side=160, images=100, test_images=50),
+            "pixels",
+            "coco-stuff-27",
+            {"ImageNet accuracy": 24.6, "ImageNet mIoU": 8.9, "PiCIE accuracy": 48.1, "PiCIE mIoU": 13.8},
+        ),
+        "clustering": Entry(
+            "clustering",
+            "photos and label PNGs: clusters matched to classes",
+            ClusteringSettings(crop=False),
+            ClusteringSettings(crop=False, side=160),
+            "pixels",
+        ),
+    }
+)

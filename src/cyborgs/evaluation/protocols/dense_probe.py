@@ -1,0 +1,91 @@
+"""A 1x1 convolution on frozen, whitened maps, from photos with a class per pixel (``evaluation/linear_segmentation.py``).
+
+Not a published protocol: quick, and the same for every backbone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from cyborgs.evaluation.features import FrozenMaps, frozen_maps
+from cyborgs.evaluation.judged import PixelCounts
+from cyborgs.evaluation.linear_segmentation import ProbeSettings, linear_segmentation
+from cyborgs.evaluation.neighbours import compared_layers
+from cyborgs.evaluation.pixel_sets import PixelData, open_pixels
+from cyborgs.evaluation.pooled import class_names, counts_of
+from cyborgs.evaluation.protocols.config import DenseProbeSettings
+from cyborgs.evaluation.protocols.protocol import Context, Result
+from cyborgs.models.weights import weights_hash
+
+if TYPE_CHECKING:
+    from cyborgs.models.backbone import Backbone
+
+
+def open_data(data: str, settings: DenseProbeSettings, seed: int, data_set: str = "") -> PixelData:
+    """Photos and label maps."""
+    return open_pixels(
+        data,
+        data_set,
+        classes=settings.classes,
+        ignore=settings.ignore,
+        images=settings.images,
+        test_images=settings.test_images,
+        seed=seed,
+    )
+
+
+def evaluate(backbone: Backbone, data: PixelData, settings: DenseProbeSettings, context: Context) -> Result:
+    """mIoU and pixel accuracy at the photos' own resolution, and IoU by class.
+
+    Raises:
+        UserError: the network lacks a layer, or its maps hold NaN.
+    """
+    layers = settings.layers or compared_layers(backbone)
+    backbone.check_layers(layers)
+    train = data.share(context.share, context.seed)
+    probe = ProbeSettings(epochs=settings.epochs, min_steps=settings.min_steps, short_side=settings.short_side)
+    kept = _kept_maps(backbone, data, layers, settings.short_side, context)
+    if kept is not None:
+        numbers = {photo: i for i, photo in enumerate(data.train.photos)}
+        kept = kept[0].part([numbers[photo] for photo in train.photos]), kept[1]
+    (found,) = linear_segmentation(
+        backbone,
+        train,
+        data.test,
+        layers=[list(layers)],
+        seeds=(context.seed,),
+        settings=probe,
+        progress=context.progress,
+        maps=kept,
+    )
+    names = class_names(data.test.names, data.test.classes)
+    return Result(
+        "miou",
+        {"miou": found.miou, "accuracy": found.accuracy},
+        PixelCounts(found.counts),
+        asdict(settings) | {"layers": list(layers), "probe": asdict(probe)},
+        counts_of(data, len(train)),
+        context.seed,
+        dict(zip(names, found.iou, strict=True)),
+        data.notes,
+    )
+
+
+def _kept_maps(
+    backbone: Backbone, data: PixelData, layers: Sequence[str], short_side: int, context: Context
+) -> tuple[FrozenMaps, FrozenMaps] | None:
+    """Maps of all train and test photos, from memory where they are of this backbone; None: nothing is kept."""
+    if context.memory is None:
+        return None
+    key = (weights_hash(backbone), data.fingerprint, tuple(layers), short_side)
+    if context.memory.get("dense-probe key") != key:
+        context.memory.pop("dense-probe maps", None)  # one backbone's at a time
+        context.memory["dense-probe maps"] = tuple(
+            frozen_maps(backbone, part, layers, short_side=short_side, progress=context.progress)
+            for part in (data.train, data.test)
+        )
+        context.memory["dense-probe key"] = key
+    found: tuple[FrozenMaps, FrozenMaps] = context.memory["dense-probe maps"]
+    return found

@@ -1,0 +1,91 @@
+"""Nearest neighbours on class folders: the weighted vote of the training photos, by cosine of frozen features.
+
+Beside it what needs no label: how far a photo lies from a crop of itself (alignment), how evenly photos spread over the
+sphere (uniformity), and how many dimensions they use (effective rank).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cyborgs.evaluation.cache import Extraction, features_of
+from cyborgs.evaluation.classified import ClassifiedData, open_folders
+from cyborgs.evaluation.judged import Hits
+from cyborgs.evaluation.metrics.spread import alignment, uniformity
+from cyborgs.evaluation.pooled import class_shares, collapsed, counts_of, numbers_of, unknown_classes
+from cyborgs.evaluation.protocols.config import KnnSettings
+from cyborgs.evaluation.protocols.protocol import Context, Result
+from cyborgs.evaluation.splits import first_of
+from cyborgs.evaluation.transforms import Drawn, Square
+from cyborgs.evaluation.voting import nearest_rows, votes
+from cyborgs.ops.normalise import unit_rows
+from cyborgs.ops.spectrum import effective_rank
+
+if TYPE_CHECKING:
+    from cyborgs.models.backbone import Backbone
+
+PAIRS: Final = 200
+"""Test photos whose alignment is measured, the same with the same crops for every seed: they need a pass of their own."""
+_PAIRS: Final = 53
+"""Stream for their draw (``splits.first_of``)."""
+
+
+def open_data(data: str, settings: KnnSettings, seed: int, data_set: str = "") -> ClassifiedData:
+    """Class folders: training photos vote, test photos are judged."""
+    return open_folders(data, seed)
+
+
+def evaluate(backbone: Backbone, data: ClassifiedData, settings: KnnSettings, context: Context) -> Result:
+    """Top-1 by the vote of each number of neighbours, and label-free figures of the test photos.
+
+    Raises:
+        UserError: the features hold NaN.
+    """
+    layer = settings.layer or backbone.layers[-1]
+    chosen = numbers_of(data, context)
+    pairs = first_of(len(data.test), PAIRS, 0, _PAIRS)
+    square = Extraction(layer, Square(settings.size))
+    train, test = features_of(backbone, [data.train.photos, data.test.photos], square, context)
+    drawn = Extraction(layer, Drawn(settings.size, 0))
+    (crops,) = features_of(backbone, [[data.test.photos[int(i)] for i in pairs]], drawn, context)
+    device = next(backbone.parameters()).device
+    bank, queries, others = (unit_rows(torch.from_numpy(x).to(device)) for x in (train[chosen], test, crops))
+    labels, truth = data.train.labels[chosen], data.test.labels
+    ks = list(dict.fromkeys(min(k, len(bank)) for k in settings.neighbours))
+    near, order = nearest_rows(bank, queries, max(ks))
+    voters = torch.from_numpy(labels).to(device)[order]
+    right = {}
+    for k in ks:
+        found = votes(near[:, :k], voters[:, :k], len(data.train.classes), settings.temperature).argmax(dim=1)
+        right[k] = found.cpu().numpy() == truth
+    figures = {"top1": float(right[ks[0]].mean())}
+    figures |= {f"top1_k{k}": float(right[k].mean()) for k in ks}
+    figures |= {"commonest_class": float(np.bincount(truth).max() / len(truth))}
+    figures |= {
+        "alignment": alignment(queries[torch.from_numpy(pairs).to(device)], others),
+        "uniformity": uniformity(queries),
+        "effective_rank": float(effective_rank(queries)),
+    }
+    return Result(
+        "top1",
+        figures,
+        Hits(right[ks[0]]),
+        asdict(settings) | {"neighbours": ks, "layer": layer},
+        counts_of(data, len(chosen)),
+        context.seed,
+        class_shares(right[ks[0]], truth, data.test.classes),
+        tuple(_warnings(data, labels, torch.cat([bank, queries]), settings)),
+    )
+
+
+def _warnings(data: ClassifiedData, labels: np.ndarray, features: Tensor, settings: KnnSettings) -> list[str]:
+    told = [*data.notes, *collapsed(features), *unknown_classes(data, labels)]
+    more = [str(k) for k in settings.neighbours if k > len(labels)]
+    if more:
+        told.append(f"k = {', '.join(more)} is more than the {len(labels)} photos that vote: all of them vote.")
+    return told

@@ -1,0 +1,200 @@
+"""A linear classifier on frozen features of class folders.
+
+``sgd`` (kdexd/virtex): crops and mirrors, the network frozen in eval mode, a linear layer from N(0, 0.01) on the mean of
+its last map; SGD 0.3 for 256 images, no decay, half a cosine, 100 epochs. ``logistic``: logistic regression on the
+cached features of the middle square, unit length, its cost by cross-validation; quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final, final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cyborgs.errors import NotFiniteError, UserError
+from cyborgs.evaluation.cache import Extraction, features_of
+from cyborgs.evaluation.classified import ClassifiedData, ClassifiedSet, open_folders
+from cyborgs.evaluation.features import UInt8, frozen
+from cyborgs.evaluation.finetune import Objective, fine_tune
+from cyborgs.evaluation.judged import Hits
+from cyborgs.evaluation.logistic import LogisticFit, fit_logistic
+from cyborgs.evaluation.pooled import class_shares, collapsed, counts_of, numbers_of, unknown_classes
+from cyborgs.evaluation.protocols.config import FineTuneConfig, LinearClassificationSettings
+from cyborgs.evaluation.protocols.protocol import Context, Result
+from cyborgs.evaluation.transforms import Square, drawn_crop
+from cyborgs.models.weights import weights_hash
+from cyborgs.ops.normalise import unit_rows
+from cyborgs.seeds import torch_generator
+
+if TYPE_CHECKING:
+    from cyborgs.models.backbone import Backbone
+
+BATCH: Final = 256
+"""Images that ``lr`` is meant for."""
+TOP: Final = 5
+_HEAD: Final = 54
+"""Stream of ``torch_generator(seed, "evaluation", ...)``."""
+
+
+def open_data(data: str, settings: LinearClassificationSettings, seed: int, data_set: str = "") -> ClassifiedData:
+    """Class folders."""
+    return open_folders(data, seed)
+
+
+@final
+class Head(Objective):
+    """A linear layer behind a network that is not trained, and not part of what is saved."""
+
+    def __init__(self, backbone: Backbone, layer: str, classes: int, seed: int) -> None:
+        super().__init__()
+        self._backbone = (backbone,)  # in a tuple: no submodule, so that no mode, format or checkpoint reaches it
+        self._layer = layer
+        # By way of "meta", or the global generator would be drawn from.
+        self.linear = nn.Linear(backbone.widths[layer], classes, device="meta").to_empty(device="cpu")
+        with torch.no_grad():
+            self.linear.weight.normal_(0, 0.01, generator=torch_generator(seed, "evaluation", _HEAD))
+            self.linear.bias.zero_()
+
+    def losses(self, images: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
+        """Cross-entropy of images uint8 (B, 3, S, S)."""
+        (backbone,) = self._backbone
+        with frozen(backbone) as device:
+            maps = backbone(backbone.normalise(images.to(device)), layers=[self._layer])[self._layer]
+            pooled = maps.float().mean(dim=(2, 3)).to(targets.device)
+        if not bool(torch.isfinite(pooled).all()):
+            raise NotFiniteError(f"{self._layer} holds NaN or infinity. The weights are damaged.")
+        return {"class": F.cross_entropy(self.linear(pooled), targets)}
+
+    def groups(self, head_lr_factor: float) -> list[dict[str, Any]]:
+        """Weight and bias."""
+        return [{"params": list(self.linear.parameters()), "lr_scale": head_lr_factor}]
+
+
+class Crops:
+    """Training photos as crops and mirrors, with their class."""
+
+    def __init__(self, photos: ClassifiedSet, size: int) -> None:
+        self.photos = photos
+        self.size = size
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def sample(self, i: int, draw: np.random.Generator) -> tuple[UInt8, NDArray[Any]]:
+        """Photo i's crop and class."""
+        return drawn_crop(self.photos.read(i), self.size, draw), np.array(self.photos.labels[i], np.int64)
+
+
+def evaluate(
+    backbone: Backbone, data: ClassifiedData, settings: LinearClassificationSettings, context: Context
+) -> Result:
+    """Top-1, and top-5 where there are more than five classes.
+
+    Raises:
+        UserError: fewer than two classes to learn, or the features hold NaN.
+    """
+    layer = settings.layer or backbone.layers[-1]
+    chosen = numbers_of(data, context)
+    labels, truth, classes = data.train.labels[chosen], data.test.labels, len(data.train.classes)
+    if len(np.unique(labels)) < 2:
+        raise UserError("the training photos have one class alone: there is nothing to tell apart.")
+    solve = _logistic if settings.solver == "logistic" else _sgd
+    scores, told, said = solve(backbone, data, chosen, layer, settings, context)
+    right = scores.argmax(axis=1) == truth
+    figures = {"top1": float(right.mean())}
+    if classes > TOP:
+        first = np.argsort(-scores, axis=1, kind="stable")[:, :TOP]
+        figures["top5"] = float((first == truth[:, None]).any(axis=1).mean())
+    figures["commonest_class"] = float(np.bincount(truth).max() / len(truth))
+    return Result(
+        "top1",
+        figures,
+        Hits(right),
+        asdict(settings) | {"layer": layer} | said,
+        counts_of(data, len(chosen)),
+        context.seed,
+        class_shares(right, truth, data.test.classes),
+        (*data.notes, *unknown_classes(data, labels), *told),
+    )
+
+
+Solved = tuple[NDArray[np.floating[Any]], list[str], dict[str, Any]]
+"""Scores (M, classes) of the test photos, warnings, and what the settings do not say."""
+
+
+def _logistic(
+    backbone: Backbone,
+    data: ClassifiedData,
+    chosen: NDArray[np.int64],
+    layer: str,
+    settings: LinearClassificationSettings,
+    context: Context,
+) -> Solved:
+    how = Extraction(layer, Square(settings.size))
+    train, test = (
+        unit_rows(torch.from_numpy(x).double())
+        for x in features_of(backbone, [data.train.photos, data.test.photos], how, context)
+    )
+    labels = data.train.labels[chosen]
+    fit = fit_logistic(train[chosen].numpy(), labels, test.numpy(), len(data.train.classes), settings.costs)
+    return fit.scores, collapsed(train) + _of_fit(fit, settings), {"chosen_cost": fit.cost}
+
+
+def _of_fit(fit: LogisticFit, settings: LinearClassificationSettings) -> list[str]:
+    told = []
+    if fit.unconverged:
+        told.append(f"{fit.unconverged} of {fit.fits} logistic regressions did not converge (ConvergenceWarning).")
+    if not fit.accuracies and len(settings.costs) > 1:
+        told.append(f"no class has two training photos: C = {fit.cost} was taken, not chosen.")
+    elif len(settings.costs) > 1 and fit.cost in (min(settings.costs), max(settings.costs)):
+        told.append(f"the chosen C = {fit.cost} lies at the end of the grid: another one might do better.")
+    return told
+
+
+def _sgd(
+    backbone: Backbone,
+    data: ClassifiedData,
+    chosen: NDArray[np.int64],
+    layer: str,
+    settings: LinearClassificationSettings,
+    context: Context,
+) -> Solved:
+    # Before the training: it also finds what cannot be read.
+    how = Extraction(layer, Square(settings.size))
+    (test,) = features_of(backbone, [data.test.photos], how, context)
+    part = data.share(context.share, context.seed) if context.share < 1 else data.train
+    head = Head(backbone, layer, len(data.train.classes), context.seed)
+    training = FineTuneConfig(
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        lr=settings.lr * settings.batch_size / BATCH,
+        weight_decay=0.0,
+        schedule="cosine",
+    )
+    identity = {
+        "weights": weights_hash(backbone),
+        "data": data.fingerprint,
+        "share": context.share,
+        "layer": layer,
+        "size": settings.size,
+    }
+    done = fine_tune(
+        head,
+        Crops(part, settings.size),
+        training,
+        context,
+        names=["class"],
+        identity=identity,
+        folder="linear",
+    )
+    with torch.no_grad():
+        linear = head.linear.cpu()
+        scores = linear(torch.from_numpy(test)).numpy()
+    said = {"training": asdict(training), "last_loss": done.losses.get("loss")}
+    return scores, collapsed(unit_rows(torch.from_numpy(test))), said

@@ -1,0 +1,52 @@
+"""A 1x1 convolution on one frozen map, trained as the FCN is, mIoU: what Figure 5b of CYBORGS takes for mask quality.
+
+Logits are computed at the map's stride and enlarged; for a 1x1 convolution that is the same as enlarging the map. Test
+photos are seen whole. The paper names the map (``layer2.2``), the data and the convolution; the rest of the recipe is ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from cyborgs.evaluation.fcn.network import FrozenProbe
+from cyborgs.evaluation.fcn.run import trained_and_judged
+from cyborgs.evaluation.pixel_sets import PixelData, open_pixels
+from cyborgs.evaluation.protocols.config import StuffProbeSettings
+from cyborgs.evaluation.protocols.protocol import Context, Result
+
+if TYPE_CHECKING:
+    from cyborgs.models.backbone import Backbone
+
+
+def open_data(data: str, settings: StuffProbeSettings, seed: int, data_set: str = "") -> PixelData:
+    """Photos and label maps in the layout of ``data_set``; the empty one is a folder."""
+    fcn = settings.fcn
+    return open_pixels(
+        data,
+        data_set,
+        classes=fcn.classes,
+        ignore=fcn.ignore,
+        images=fcn.images,
+        test_images=fcn.test_images,
+        seed=seed,
+    )
+
+
+def evaluate(backbone: Backbone, data: PixelData, settings: StuffProbeSettings, context: Context) -> Result:
+    """mIoU, mean accuracy of the classes, pixel accuracy; IoU by class.
+
+    Raises:
+        UserError: no such layer, damaged weights, or ``context.out`` holds another training.
+    """
+    layer = settings.layer or backbone.default_clustered()
+    objective = FrozenProbe(
+        backbone,
+        layer,
+        data.train.classes,
+        ignore=data.train.ignore,
+        align_corners=settings.fcn.align_corners,
+        seed=context.seed,
+    )
+    said = asdict(settings) | {"layer": layer}
+    return trained_and_judged(objective, backbone, data, settings.fcn, said, context)

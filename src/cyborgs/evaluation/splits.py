@@ -1,0 +1,60 @@
+"""Parts of labelled sets: drawn from the seed, nested, and told apart by a fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cyborgs.errors import UserError
+from cyborgs.seeds import numpy_generator
+
+
+def fingerprint(parts: Mapping[str, Sequence[Path]], more: Sequence[str]) -> str:
+    """SHA-256, in hexadecimal, of the files' names below their common folder and their sizes, by part, and of ``more``.
+
+    A copy of the folder elsewhere has the same one; a file that was edited hardly ever has.
+    """
+    every = {part: [str(path) for path in photos] for part, photos in parts.items()}
+    folders = {name.rpartition(os.sep)[0] for names in every.values() for name in names}
+    start = len(os.path.commonpath(folders)) if folders else 0
+    digest = hashlib.sha256()
+    for part, names in every.items():
+        for name in names:
+            place = os.fsencode(name[start:].lstrip(os.sep))
+            digest.update(part.encode() + b"\0" + place + b"\0" + str(Path(name).stat().st_size).encode() + b"\0")
+    for text in more:
+        digest.update(text.encode(errors="surrogateescape") + b"\0")
+    return digest.hexdigest()
+
+
+def part_of(number: int, share: float) -> int:
+    """``share x number``, halves up, at least one. Raises UserError unless 0 < share <= 1."""
+    if not 0 < share <= 1:
+        raise UserError(f"share: need more than 0 and at most 1, got {share}.")
+    return max(1, int(share * number + 0.5))
+
+
+def stratified(labels: NDArray[np.int64], share: float, seed: int, stream: int) -> NDArray[np.int64]:
+    """Positions, rising, of a share of each class: round(share x its photos), halves up, at least one.
+
+    Nested: each class is put in an order drawn from (seed, stream, class) and its first are taken, so that a smaller
+    share lies in a larger one. Raises UserError unless 0 < share <= 1.
+    """
+    chosen: list[int] = []
+    for label in np.unique(labels).tolist():
+        members = np.flatnonzero(labels == label)
+        order = numpy_generator(seed, "evaluation", stream, label).permutation(len(members))
+        chosen += members[order[: part_of(len(members), share)]].tolist()
+    return np.array(sorted(chosen), np.int64)
+
+
+def first_of(number: int, kept: int, seed: int, stream: int) -> NDArray[np.int64]:
+    """Positions, rising, of ``kept`` of ``number`` in an order drawn from (seed, stream): fewer lie in more."""
+    order = numpy_generator(seed, "evaluation", stream).permutation(number)
+    chosen: NDArray[np.int64] = np.sort(order[:kept])
+    return chosen

@@ -1,0 +1,127 @@
+"""Clustering as a protocol: one id space for all photos, matched as PiCIE's figures are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cyborgs.errors import UserError
+from cyborgs.evaluation.metrics.segmentation import confusion, hungarian_scores, majority_scores
+from cyborgs.evaluation.protocols import clustering
+from cyborgs.evaluation.protocols.clustering import ClusterCounts, Cropped
+from cyborgs.evaluation.protocols.config import ClusteringSettings
+from cyborgs.evaluation.protocols.protocol import Context
+from tests.evaluation.protocols.contract import ProtocolContract, make_backbone, make_pixels
+
+SETTINGS = ClusteringSettings(side=64, linear=False, clusters=(3, 2, 6))
+
+
+class TestClustering(ProtocolContract):
+    name = "clustering"
+    changes = {"side": 64, "linear_epochs": 1}  # noqa: RUF012
+
+
+class TestOverclustering(ProtocolContract):
+    name = "clustering"
+    changes = {"side": 64, "crop": True, "clusters": (8,), "linear": False}  # noqa: RUF012
+
+
+def layers() -> dict[str, Any]:
+    """A fine layer: at stride 32 little is left of these photos."""
+    return {"layers": (make_backbone().layers[0],)}
+
+
+def test_all_numbers_of_clusters_as_written_out(tmp_path: Path) -> None:
+    """Cells of all training photos, k-means, nearest cluster of the enlarged map, counts, both matchings."""
+    settings = replace(SETTINGS, **layers())
+    data = clustering.open_data(str(make_pixels(tmp_path / "set")), settings, 0)
+    result = clustering.evaluate(make_backbone(), data, settings, Context())
+    backbone = make_backbone().eval()
+    train, test = Cropped(data.train, 64), Cropped(data.test, 64)
+
+    def features(photos: Cropped, i: int) -> torch.Tensor:
+        image = torch.from_numpy(photos.read(i)).permute(2, 0, 1)[None].contiguous()
+        with torch.no_grad():
+            return backbone(backbone.normalise(image), list(settings.layers))[settings.layers[0]][0]
+
+    cells = F.normalize(torch.cat([features(train, i).flatten(1).T for i in range(6)]), dim=1)
+    for k in settings.clusters:
+        centroids = clustering.cluster_cells(cells, k, seed=0, restarts=5)[0]
+        counts = []
+        for photos, n in ((test, 4), (train, 6)):
+            total = np.zeros((k, 3), np.int64)
+            for i in range(n):
+                m = F.interpolate(features(photos, i)[None], size=(64, 64), mode="bilinear", align_corners=False)[0]
+                labels = torch.einsum("kd,dhw->khw", centroids, m).argmax(dim=0).numpy()
+                total += confusion(labels, photos.truth(i), k, 3, 255)
+            counts.append(total)
+        score = hungarian_scores(counts[0]) if k <= 3 else majority_scores(counts[0], counts[1])
+        assert result.figures[f"miou_k{k}"] == pytest.approx(score.miou, abs=0.01)  # ties of cosines
+        assert result.figures[f"accuracy_k{k}"] == pytest.approx(score.accuracy, abs=0.01)
+    assert result.value == result.figures["miou_k3"]
+    assert result.settings["matching"] == {"3": "one to one", "2": "one to one", "6": "majority of training"}
+    assert result.figures["miou_k2"] < 0.7  # a class has no cluster
+
+
+def test_colours_are_clustered(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, clusters=(), linear=True, linear_epochs=2, **layers())
+    data = clustering.open_data(str(make_pixels(tmp_path / "set")), settings, 0)
+    result = clustering.evaluate(make_backbone(), data, settings, Context())
+    assert result.figures["accuracy_k3"] > 0.6
+    assert result.figures["linear_accuracy"] > 0.8
+    assert result.settings["clusters"] == [3]
+
+
+def test_maps_that_are_not_kept_are_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = replace(SETTINGS, **layers())
+    data = clustering.open_data(str(make_pixels(tmp_path / "set")), settings, 0)
+    wanted = clustering.evaluate(make_backbone(), data, settings, Context()).figures
+    monkeypatch.setattr(clustering, "KEPT", 20_000)
+    assert clustering.evaluate(make_backbone(), data, settings, Context()).figures == wanted
+
+
+def test_a_probe_that_cannot_hold_all_maps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = replace(SETTINGS, clusters=(3,), linear=True, linear_epochs=1)
+    data = clustering.open_data(str(make_pixels(tmp_path / "set")), settings, 0)
+    backbone = make_backbone()
+    monkeypatch.setattr(clustering, "LINEAR_ROOM", 2 * backbone.widths[backbone.layers[-1]] * 2 * 2 * 3)
+    result = clustering.evaluate(backbone, data, settings, Context())
+    assert "the linear probe learns from 3 of 6 training photos, as many as fit." in result.warnings
+
+
+def test_the_middle_square(tmp_path: Path) -> None:
+    data = clustering.open_data(str(make_pixels(tmp_path / "set", classes=3)), SETTINGS, 0)
+    cropped = Cropped(data.train, 64)
+    for i in range(len(cropped)):
+        whole = data.train.truth(i)
+        image, labels = cropped.pair(i)
+        assert image.shape == (64, 64, 3)
+        assert labels.shape == (64, 64)
+        top, left = (whole.shape[0] - 64) // 2, (whole.shape[1] - 64) // 2
+        assert np.array_equal(labels, whole[top : top + 64, left : left + 64])
+        assert np.array_equal(image, data.train.read(i)[top : top + 64, left : left + 64])
+    assert Cropped(data.train, 17).truth(0).shape == (17, 17)
+    assert Cropped(data.train, 200).read(1).shape == (200, 200, 3)
+
+
+def test_a_draw_is_matched_anew() -> None:
+    from scipy import sparse
+
+    photos = np.array([[[5, 0], [0, 5]], [[0, 9], [9, 0]]])  # the second names its clusters the other way round
+    judged = ClusterCounts(sparse.csr_matrix(photos.reshape(2, 4)), (2, 2), None)
+    assert judged.score(np.array([1, 0])) == judged.score(np.array([0, 2])) == 1
+    assert judged.score(np.array([1, 1])) == pytest.approx(hungarian_scores(photos.sum(axis=0)).miou)
+    assert judged.score(np.array([1, 1])) < 1
+
+
+def test_more_clusters_than_cells(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, clusters=(100,), side=32)
+    data = clustering.open_data(str(make_pixels(tmp_path / "set")), settings, 0)
+    with pytest.raises(UserError, match="100 are wanted of 6 cells"):
+        clustering.evaluate(make_backbone(), data, settings, Context())

@@ -1,0 +1,80 @@
+"""``--preset small`` of the protocols on frozen features, on real photos, where CYBORGS_TEST_DATA names their .tar files."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from benchmarks.studies.voc_from_coco import write_folder
+
+from cyborgs.evaluation.protocols.protocol import Context, Result, entry, interval, module, settings_of
+from tests.evaluation.protocols.contract import make_backbone
+
+pytestmark = pytest.mark.slow
+Unpack = Callable[[str], Path]
+
+
+@pytest.fixture
+def unpacked(tmp_path: Path) -> Unpack:
+    def unpack(name: str) -> Path:
+        folder = os.environ.get("CYBORGS_TEST_DATA")
+        if not folder:
+            pytest.skip(f"CYBORGS_TEST_DATA names no folder with {name}.tar")
+        with tarfile.open(f"{folder}/{name}.tar") as tar:
+            tar.extractall(tmp_path, filter="data")
+        return tmp_path
+
+    return unpack
+
+
+def judged(name: str, data: Path, cache: Path, **changes: Any) -> Result:
+    """The small preset with a random ResNet-18; it must be better than nothing, and inside its own interval."""
+    settings: Any = replace(settings_of(name, "small"), **changes)
+    opener: Any = module(name)
+    opened = opener.open_data(str(data), settings, 0, entry(name).data_set)
+    result = module(name).evaluate(make_backbone("resnet18"), opened, settings, Context(cache=cache))
+    assert 0 < result.value < 1
+    found = interval(result.judged, draws=50)
+    assert found.low <= found.high
+    return result
+
+
+def test_voc07(unpacked: Unpack, tmp_path: Path) -> None:
+    write_folder(unpacked("coco_subset") / "coco", tmp_path / "voc")
+    result = judged("voc07", tmp_path / "voc", tmp_path / "cache")
+    assert result.counts["train"] == result.counts["test"] == 200
+    assert any("left out of the mean" in text for text in result.warnings)
+
+
+@pytest.mark.parametrize("name", ["knn", "linear-classification"])
+def test_class_folders(unpacked: Unpack, tmp_path: Path, name: str) -> None:
+    result = judged(name, unpacked("caltech101_30") / "caltech101", tmp_path / "cache")
+    assert result.value > result.figures["commonest_class"]
+
+
+def test_dense_probe(unpacked: Unpack, tmp_path: Path) -> None:
+    result = judged("dense-probe", unpacked("camvid") / "CamVid", tmp_path / "cache", images=60, test_images=30)
+    assert result.figures["accuracy"] > 0.5
+
+
+def test_clustering(unpacked: Unpack, tmp_path: Path) -> None:
+    data = unpacked("camvid") / "CamVid"
+    result = judged("clustering", data, tmp_path / "cache", images=60, test_images=30, clusters=(11, 27))
+    assert result.figures["accuracy_k27"] > result.figures["accuracy_k11"]
+    assert result.figures["linear_accuracy"] > result.figures["accuracy_k11"]
+
+
+def test_coco_stuff_27(unpacked: Unpack, tmp_path: Path) -> None:
+    data = unpacked("coco_subset") / "coco"
+    for part in ("train2017", "val2017"):  # of which few have such labels
+        listed = sorted(file.stem for file in (data / "annotations/stuffthingmaps" / part).glob("*.png"))
+        (data / "curated" / part).mkdir(parents=True)
+        (data / "curated" / part / "Coco164kFull_Stuff_Coarse_7.txt").write_text("\n".join(listed))
+    result = judged("coco-stuff-27", data, tmp_path / "cache")
+    assert result.counts["classes"] == 27
+    assert {"miou", "miou_k81", "miou_k256", "linear_miou"} <= set(result.figures)
