@@ -20,7 +20,7 @@ import numpy as np
 
 import cyborgs
 from cyborgs.engine.machine import usable_cores
-from cyborgs.evaluation.comparison import CELLS
+from cyborgs.evaluation.comparing.comparison import CELLS
 
 GOAL = 120.0
 SHARES = (1.0, 5.0, 10.0, 50.0, 100.0)

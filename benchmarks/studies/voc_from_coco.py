@@ -14,7 +14,7 @@ import argparse
 import json
 from pathlib import Path
 
-from cyborgs.evaluation.voc_lists import CLASSES, LISTS
+from cyborgs.evaluation.sets.voc_lists import CLASSES, LISTS
 
 IN_COCO = {
     "aeroplane": "airplane",

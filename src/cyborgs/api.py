@@ -11,8 +11,8 @@ from cyborgs.data.listing import list_images
 from cyborgs.data.scan import scan
 from cyborgs.engine.log import moving
 from cyborgs.engine.recipe import Recipe
-from cyborgs.evaluation import comparison
-from cyborgs.evaluation.judge import judge as judge
+from cyborgs.evaluation.comparing import comparison
+from cyborgs.evaluation.comparing.judge import judge as judge
 from cyborgs.evaluation.layer_probes import evaluate as evaluate
 from cyborgs.evaluation.of_masks import quality as quality
 from cyborgs.masks.config import MaskConfig

@@ -10,8 +10,8 @@ import torch
 
 from cyborgs.cli import main
 from cyborgs.engine import recipe_file
-from cyborgs.evaluation.compare_files import short_names
-from cyborgs.evaluation.comparison import guess_protocol, photos_of_run
+from cyborgs.evaluation.comparing.compare_files import short_names
+from cyborgs.evaluation.comparing.comparison import guess_protocol, photos_of_run
 from cyborgs.evaluation.protocols import protocol as protocols
 from cyborgs.models.backbone import Backbone
 from cyborgs.models.weights import save_backbone

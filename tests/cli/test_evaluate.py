@@ -15,8 +15,8 @@ import torch
 
 from cyborgs.cli import main
 from cyborgs.engine.contract import Stopped
-from cyborgs.evaluation import colour_order
-from cyborgs.evaluation import judge as judging
+from cyborgs.evaluation.comparing import judge as judging
+from cyborgs.evaluation.frozen import colour_order
 from cyborgs.evaluation.protocols import protocol as protocols
 from cyborgs.evaluation.protocols.catalogue import ENTRIES
 from cyborgs.models.named import open_named

@@ -6,8 +6,8 @@ from PIL import Image
 
 from cyborgs.errors import UserError
 from cyborgs.evaluation.features import Whitening, resize
-from cyborgs.evaluation.labelled import LabelledSet, read_list
 from cyborgs.evaluation.linear_segmentation import Probe, ProbeSettings, cell_labels, linear_segmentation
+from cyborgs.evaluation.sets.labelled import LabelledSet, read_list
 
 from .fakes import FakeBackbone, blocks
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from cyborgs.data.annotations.cocostuff import CLASSES, NEVER
-from cyborgs.evaluation.classified import open_folders
-from cyborgs.evaluation.pixel_sets import open_pixels
+from cyborgs.evaluation.sets.classified import open_folders
+from cyborgs.evaluation.sets.pixel_sets import open_pixels
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cyborgs.evaluation.voc_lists import CLASSES
+from cyborgs.evaluation.sets.voc_lists import CLASSES
 
 KNOWN = {"cat": 0, "dog": 1, "person": 2}
 """Classes that have photos: a channel each."""

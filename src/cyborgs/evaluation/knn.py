@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from cyborgs.data.decode import decode
 from cyborgs.data.listing import list_images
 from cyborgs.errors import UserError
-from cyborgs.evaluation.cache import Extraction, extract
 from cyborgs.evaluation.features import UInt8
-from cyborgs.evaluation.transforms import Square
-from cyborgs.evaluation.voting import vote
+from cyborgs.evaluation.frozen.cache import Extraction, extract
+from cyborgs.evaluation.frozen.transforms import Square
+from cyborgs.evaluation.frozen.voting import vote
 from cyborgs.ops.normalise import unit_rows
 from cyborgs.seeds import numpy_generator
 

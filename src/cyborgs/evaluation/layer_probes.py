@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from cyborgs.engine.log import moving
-from cyborgs.evaluation.labelled import read_list
 from cyborgs.evaluation.linear_segmentation import ProbeResult, linear_segmentation
+from cyborgs.evaluation.sets.labelled import read_list
 from cyborgs.models.backbone import Backbone
 from cyborgs.models.weights import load_backbone
 from cyborgs.seeds import derive

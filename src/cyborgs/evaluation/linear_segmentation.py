@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cyborgs.evaluation.features import FrozenMaps, Progress, UInt8, Whitening, frozen_maps, resize
-from cyborgs.evaluation.labelled import LabelledPhotos
 from cyborgs.evaluation.metrics.segmentation import class_scores, confusion
+from cyborgs.evaluation.sets.labelled import LabelledPhotos
 from cyborgs.seeds import numpy_generator
 
 if TYPE_CHECKING:

@@ -25,10 +25,10 @@ from cyborgs.engine.recipe import Recipe
 from cyborgs.engine.trainer import Trainer
 from cyborgs.errors import UserError, printable
 from cyborgs.evaluation.knn import ClassFolder, knn_accuracy, read_classes
-from cyborgs.evaluation.labelled import LabelledSet, read_list
 from cyborgs.evaluation.linear_segmentation import ProbeSettings, linear_segmentation
 from cyborgs.evaluation.monitored import ProtocolMonitor
 from cyborgs.evaluation.neighbours import Neighbours, compared_layers, search, sheet
+from cyborgs.evaluation.sets.labelled import LabelledSet, read_list
 from cyborgs.files import make_folder, write_bytes
 from cyborgs.models.backbone import Backbone
 from cyborgs.seeds import numpy_generator

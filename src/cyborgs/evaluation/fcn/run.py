@@ -14,9 +14,9 @@ from cyborgs.evaluation.fcn.network import Fcn, FrozenProbe
 from cyborgs.evaluation.finetune import fine_tune
 from cyborgs.evaluation.judged import PixelCounts
 from cyborgs.evaluation.metrics.segmentation import Counts, class_scores
-from cyborgs.evaluation.pixel_sets import PixelData, PixelSet
 from cyborgs.evaluation.protocols.config import FcnSettings
 from cyborgs.evaluation.protocols.protocol import Context, Result
+from cyborgs.evaluation.sets.pixel_sets import PixelData, PixelSet
 from cyborgs.models.backbone import Backbone
 from cyborgs.models.weights import weights_hash
 

@@ -21,7 +21,8 @@ from cyborgs.data.palette import nearest
 from cyborgs.errors import UserError
 from cyborgs.evaluation.clustering import cluster_cells, sample_cells
 from cyborgs.evaluation.features import UInt8, iterate_maps, join
-from cyborgs.evaluation.labelled import LabelledPhotos
+from cyborgs.evaluation.frozen.pooled import class_names, collapsed, counts_of
+from cyborgs.evaluation.frozen.transforms import centre, to_short_side
 from cyborgs.evaluation.linear_segmentation import ProbeSettings, linear_segmentation
 from cyborgs.evaluation.metrics.segmentation import (
     MajorityScore,
@@ -30,11 +31,10 @@ from cyborgs.evaluation.metrics.segmentation import (
     hungarian_scores,
     majority_scores,
 )
-from cyborgs.evaluation.pixel_sets import PixelData, PixelSet, open_pixels
-from cyborgs.evaluation.pooled import class_names, collapsed, counts_of
 from cyborgs.evaluation.protocols.config import ClusteringSettings
 from cyborgs.evaluation.protocols.protocol import Context, Result
-from cyborgs.evaluation.transforms import centre, to_short_side
+from cyborgs.evaluation.sets.labelled import LabelledPhotos
+from cyborgs.evaluation.sets.pixel_sets import PixelData, PixelSet, open_for
 from cyborgs.ops.enlarge import Enlarged
 from cyborgs.seeds import numpy_generator
 
@@ -120,15 +120,7 @@ class ClusterCounts:
 
 def open_data(data: str, settings: ClusteringSettings, seed: int, data_set: str = "") -> PixelData:
     """Photos and label maps."""
-    return open_pixels(
-        data,
-        data_set,
-        classes=settings.classes,
-        ignore=settings.ignore,
-        images=settings.images,
-        test_images=settings.test_images,
-        seed=seed,
-    )
+    return open_for(data, settings, seed, data_set)
 
 
 def evaluate(backbone: Backbone, data: PixelData, settings: ClusteringSettings, context: Context) -> Result:

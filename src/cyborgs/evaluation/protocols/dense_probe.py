@@ -10,13 +10,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from cyborgs.evaluation.features import FrozenMaps, frozen_maps
+from cyborgs.evaluation.frozen.pooled import class_names, counts_of
 from cyborgs.evaluation.judged import PixelCounts
 from cyborgs.evaluation.linear_segmentation import ProbeSettings, linear_segmentation
 from cyborgs.evaluation.neighbours import compared_layers
-from cyborgs.evaluation.pixel_sets import PixelData, open_pixels
-from cyborgs.evaluation.pooled import class_names, counts_of
 from cyborgs.evaluation.protocols.config import DenseProbeSettings
 from cyborgs.evaluation.protocols.protocol import Context, Result
+from cyborgs.evaluation.sets.pixel_sets import PixelData, open_for
 from cyborgs.models.weights import weights_hash
 
 if TYPE_CHECKING:
@@ -25,15 +25,7 @@ if TYPE_CHECKING:
 
 def open_data(data: str, settings: DenseProbeSettings, seed: int, data_set: str = "") -> PixelData:
     """Photos and label maps."""
-    return open_pixels(
-        data,
-        data_set,
-        classes=settings.classes,
-        ignore=settings.ignore,
-        images=settings.images,
-        test_images=settings.test_images,
-        seed=seed,
-    )
+    return open_for(data, settings, seed, data_set)
 
 
 def evaluate(backbone: Backbone, data: PixelData, settings: DenseProbeSettings, context: Context) -> Result:

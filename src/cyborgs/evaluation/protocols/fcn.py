@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from cyborgs.evaluation.fcn.network import Fcn
 from cyborgs.evaluation.fcn.run import trained_and_judged
-from cyborgs.evaluation.pixel_sets import PixelData, open_pixels
 from cyborgs.evaluation.protocols.config import FcnSettings
 from cyborgs.evaluation.protocols.protocol import Context, Result
+from cyborgs.evaluation.sets.pixel_sets import PixelData, open_for
 
 if TYPE_CHECKING:
     from cyborgs.models.backbone import Backbone
@@ -22,15 +22,7 @@ if TYPE_CHECKING:
 
 def open_data(data: str, settings: FcnSettings, seed: int, data_set: str = "") -> PixelData:
     """Photos and label maps in the layout of ``data_set``; the empty one is a folder."""
-    return open_pixels(
-        data,
-        data_set,
-        classes=settings.classes,
-        ignore=settings.ignore,
-        images=settings.images,
-        test_images=settings.test_images,
-        seed=seed,
-    )
+    return open_for(data, settings, seed, data_set)
 
 
 def evaluate(backbone: Backbone, data: PixelData, settings: FcnSettings, context: Context) -> Result:

@@ -13,16 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cyborgs.evaluation.cache import Extraction, features_of
-from cyborgs.evaluation.classified import ClassifiedData, open_folders
+from cyborgs.evaluation.frozen.cache import Extraction, features_of
+from cyborgs.evaluation.frozen.pooled import class_shares, collapsed, counts_of, numbers_of, unknown_classes
+from cyborgs.evaluation.frozen.transforms import Drawn, Square
+from cyborgs.evaluation.frozen.voting import nearest_rows, votes
 from cyborgs.evaluation.judged import Hits
 from cyborgs.evaluation.metrics.spread import alignment, uniformity
-from cyborgs.evaluation.pooled import class_shares, collapsed, counts_of, numbers_of, unknown_classes
 from cyborgs.evaluation.protocols.config import KnnSettings
 from cyborgs.evaluation.protocols.protocol import Context, Result
-from cyborgs.evaluation.splits import first_of
-from cyborgs.evaluation.transforms import Drawn, Square
-from cyborgs.evaluation.voting import nearest_rows, votes
+from cyborgs.evaluation.sets.classified import ClassifiedData, open_folders
+from cyborgs.evaluation.sets.splits import first_of
 from cyborgs.ops.normalise import unit_rows
 from cyborgs.ops.spectrum import effective_rank
 

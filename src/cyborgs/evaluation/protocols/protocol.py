@@ -62,7 +62,7 @@ class Context:
     workers: int = 0
     """Loader processes; the result does not depend on it."""
     cache: Path | None = None
-    """Folder of features of frozen networks (``evaluation/cache.py``); None: nothing is kept."""
+    """Folder of features of frozen networks (``evaluation/frozen/cache.py``); None: nothing is kept."""
     memory: dict[str, Any] | None = None
     """What may stay in memory from one evaluation to the next, where several follow on one backbone; None: nothing."""
     out: Path | None = None

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from cyborgs.evaluation.fcn.network import FrozenProbe
 from cyborgs.evaluation.fcn.run import trained_and_judged
-from cyborgs.evaluation.pixel_sets import PixelData, open_pixels
 from cyborgs.evaluation.protocols.config import StuffProbeSettings
 from cyborgs.evaluation.protocols.protocol import Context, Result
+from cyborgs.evaluation.sets.pixel_sets import PixelData, open_pixels
 
 if TYPE_CHECKING:
     from cyborgs.models.backbone import Backbone

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cyborgs.data.annotations.voc import CLASSES as WITH_BACKGROUND
 from cyborgs.errors import UserError
-from cyborgs.evaluation.splits import first_of, part_of
+from cyborgs.evaluation.sets.splits import first_of, part_of
 
 CLASSES: Final = tuple(WITH_BACKGROUND[1:])
 LISTS: Final = Path("ImageSets/Main")

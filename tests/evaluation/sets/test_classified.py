@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cyborgs.errors import UserError
-from cyborgs.evaluation.classified import open_folders
+from cyborgs.evaluation.sets.classified import open_folders
 
 
 def photo(path: Path, value: int = 0) -> None:

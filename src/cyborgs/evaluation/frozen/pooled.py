@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cyborgs.errors import printable
-from cyborgs.evaluation.classified import ClassifiedData
 from cyborgs.evaluation.protocols.protocol import Context, Data
+from cyborgs.evaluation.sets.classified import ClassifiedData
 from cyborgs.ops.spectrum import POINT
 
 Int = NDArray[np.int64]

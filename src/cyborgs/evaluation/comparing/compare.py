@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cyborgs.errors import UserError
-from cyborgs.evaluation.cells import Cell, measure
+from cyborgs.evaluation.comparing.cells import Cell, measure
+from cyborgs.evaluation.comparing.paired import Difference, difference, mean_over
 from cyborgs.evaluation.metrics.intervals import Interval
-from cyborgs.evaluation.paired import Difference, difference, mean_over
 from cyborgs.evaluation.protocols import protocol as protocols
 from cyborgs.evaluation.protocols.config import Settings
 from cyborgs.evaluation.protocols.protocol import Context, Data

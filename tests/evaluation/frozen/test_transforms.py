@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from cyborgs.evaluation.transforms import Drawn, Square, Squash, centre, drawn_crop, resized, to_short_side
+from cyborgs.evaluation.frozen.transforms import Drawn, Square, Squash, centre, drawn_crop, resized, to_short_side
 
 
 def smooth(height: int, width: int) -> np.ndarray:

@@ -21,8 +21,8 @@ from torch import Tensor
 from cyborgs.data.decode import decode
 from cyborgs.errors import NotFiniteError, UserError, printable
 from cyborgs.evaluation.features import Progress, UInt8, frozen
+from cyborgs.evaluation.frozen.transforms import Transform
 from cyborgs.evaluation.stream import ahead, threads_by_default
-from cyborgs.evaluation.transforms import Transform
 from cyborgs.files import make_folder, write_bytes
 from cyborgs.models.weights import weights_hash
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from cyborgs.data.decode import decode
 from cyborgs.data.listing import list_images
 from cyborgs.errors import UserError
-from cyborgs.evaluation.class_lists import lines, listed, must_exist
-from cyborgs.evaluation.splits import fingerprint, stratified
+from cyborgs.evaluation.sets.class_lists import lines, listed, must_exist
+from cyborgs.evaluation.sets.splits import fingerprint, stratified
 
 UInt8 = NDArray[np.uint8]
 _SHARE: Final = 60

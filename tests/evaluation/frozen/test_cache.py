@@ -14,9 +14,9 @@ import torch.nn.functional as F
 
 from cyborgs.data.decode import UnreadableImage, decode
 from cyborgs.errors import NotFiniteError, UserError
-from cyborgs.evaluation import cache as module
-from cyborgs.evaluation.cache import Extraction, extract, features
-from cyborgs.evaluation.transforms import Drawn, Square, Squash
+from cyborgs.evaluation.frozen import cache as module
+from cyborgs.evaluation.frozen.cache import Extraction, extract, features
+from cyborgs.evaluation.frozen.transforms import Drawn, Square, Squash
 from cyborgs.models.backbone import Backbone
 from cyborgs.models.weights import weights_hash
 from tests.conftest import make_photos

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from cyborgs.errors import printable
-from cyborgs.evaluation.cells import plain
-from cyborgs.evaluation.compare import Compared, metric_name
+from cyborgs.evaluation.comparing.cells import plain
+from cyborgs.evaluation.comparing.compare import Compared, metric_name
 from cyborgs.files import make_folder, write_bytes
 
 COLOURS: Final = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442", "#999999")

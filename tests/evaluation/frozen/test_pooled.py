@@ -7,7 +7,7 @@ import math
 import numpy as np
 import torch
 
-from cyborgs.evaluation.pooled import class_names, class_shares, collapsed
+from cyborgs.evaluation.frozen.pooled import class_names, class_shares, collapsed
 from cyborgs.ops.normalise import unit_rows
 
 

@@ -12,7 +12,7 @@ from scipy.io import savemat
 
 from cyborgs.data.decode import decode
 from cyborgs.errors import UserError
-from cyborgs.evaluation.pixel_sets import displayed_size, open_pixels
+from cyborgs.evaluation.sets.pixel_sets import displayed_size, open_pixels
 
 
 def photo(path: Path, size: tuple[int, int] = (3, 2)) -> None:

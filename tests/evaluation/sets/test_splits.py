@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cyborgs.errors import UserError
-from cyborgs.evaluation.splits import fingerprint, first_of, part_of, stratified
+from cyborgs.evaluation.sets.splits import fingerprint, first_of, part_of, stratified
 
 
 def test_part_of_rounds_halves_up_and_keeps_one():

@@ -10,8 +10,8 @@ import torch
 from lightly.utils.benchmarking import knn_predict
 from sklearn.neighbors import KNeighborsClassifier
 
-from cyborgs.evaluation import voting
-from cyborgs.evaluation.voting import nearest_rows, vote, votes
+from cyborgs.evaluation.frozen import voting
+from cyborgs.evaluation.frozen.voting import nearest_rows, vote, votes
 from cyborgs.ops.normalise import unit_rows
 
 

@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cyborgs.evaluation.colour_order import colour_warning, first_layers
+from cyborgs.evaluation.frozen.colour_order import colour_warning, first_layers
 from cyborgs.models.backbone import Backbone
 from cyborgs.models.config import BackboneConfig
 

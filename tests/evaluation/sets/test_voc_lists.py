@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cyborgs.errors import UserError
-from cyborgs.evaluation.voc_lists import CLASSES, open_voc
+from cyborgs.evaluation.sets.voc_lists import CLASSES, open_voc
 from tests.evaluation.voc import make_voc
 
 

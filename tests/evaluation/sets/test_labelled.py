@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from cyborgs.errors import UserError
-from cyborgs.evaluation.labelled import read_list
+from cyborgs.evaluation.sets.labelled import read_list
 
 
 @pytest.fixture

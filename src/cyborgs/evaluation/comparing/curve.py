@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from cyborgs.errors import UserError, printable
-from cyborgs.evaluation.cells import Cell, measure
-from cyborgs.evaluation.compare import metric_name
-from cyborgs.evaluation.compare_files import COLOURS, MARKS
-from cyborgs.evaluation.paired import mean_over
+from cyborgs.evaluation.comparing.cells import Cell, measure
+from cyborgs.evaluation.comparing.compare import metric_name
+from cyborgs.evaluation.comparing.compare_files import COLOURS, MARKS
+from cyborgs.evaluation.comparing.paired import mean_over
 from cyborgs.evaluation.protocols.config import Settings
 from cyborgs.evaluation.protocols.protocol import Context, Data
 from cyborgs.files import make_folder, write_bytes

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,9 @@ from PIL import Image
 from cyborgs.data.annotations.truth import VOID, Labels
 from cyborgs.data.decode import decode
 from cyborgs.errors import UserError
-from cyborgs.evaluation.pixel_folder import Classes
-from cyborgs.evaluation.pixel_layouts import LAYOUTS
-from cyborgs.evaluation.splits import fingerprint, first_of, part_of
+from cyborgs.evaluation.sets.pixel_folder import Classes
+from cyborgs.evaluation.sets.pixel_layouts import LAYOUTS
+from cyborgs.evaluation.sets.splits import fingerprint, first_of, part_of
 
 UInt8 = NDArray[np.uint8]
 _SHARE: Final = 62
@@ -211,6 +211,39 @@ def open_pixels(
     train, test = (replace(one, classes=found) for one in parts)
     notes = (*layout.notes, *_notes(present[0][:found], present[1][:found], layout.names))
     return PixelData(train, test, {k: n for k, n in left_out.items() if n}, notes)
+
+
+class PixelSettings(Protocol):
+    """Settings of a protocol on photos with a class per pixel, as far as opening them goes."""
+
+    @property
+    def classes(self) -> int:
+        """0: as the data set says."""
+
+    @property
+    def ignore(self) -> int:
+        """Label of a folder's PNGs that counts nowhere."""
+
+    @property
+    def images(self) -> int:
+        """Training photos; 0: all."""
+
+    @property
+    def test_images(self) -> int:
+        """Test photos; 0: all."""
+
+
+def open_for(data: str, settings: PixelSettings, seed: int, data_set: str = "") -> PixelData:
+    """``open_pixels`` with what a protocol's settings say."""
+    return open_pixels(
+        data,
+        data_set,
+        classes=settings.classes,
+        ignore=settings.ignore,
+        images=settings.images,
+        test_images=settings.test_images,
+        seed=seed,
+    )
 
 
 def displayed_size(path: Path) -> tuple[int, int]:

@@ -13,10 +13,10 @@ import torch
 
 from cyborgs.engine import recipe_file
 from cyborgs.errors import UserError, printable
-from cyborgs.evaluation import compare_files, curve
-from cyborgs.evaluation.cells import Cell
-from cyborgs.evaluation.colour_order import colour_doubt
-from cyborgs.evaluation.compare import Compared, compare, sentence
+from cyborgs.evaluation.comparing import compare_files, curve
+from cyborgs.evaluation.comparing.cells import Cell
+from cyborgs.evaluation.comparing.compare import Compared, compare, sentence
+from cyborgs.evaluation.frozen.colour_order import colour_doubt
 from cyborgs.evaluation.protocols import protocol as protocol_module
 from cyborgs.evaluation.protocols.catalogue import Preset
 from cyborgs.evaluation.protocols.config import (

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cyborgs.evaluation.comparing.paired import difference, mean_over, seed_draws
 from cyborgs.evaluation.metrics.intervals import weights
-from cyborgs.evaluation.paired import difference, mean_over, seed_draws
 
 
 def _draws(hits: np.ndarray, draws: int = 400) -> np.ndarray:

@@ -15,13 +15,13 @@ from typing import Any
 from cyborgs.engine import recipe_file
 from cyborgs.engine.log import moving
 from cyborgs.errors import UserError, printable
-from cyborgs.evaluation.cells import Cell, measure, plain
-from cyborgs.evaluation.colour_order import colour_doubt
-from cyborgs.evaluation.compare import metric_name
-from cyborgs.evaluation.comparison import CELLS, FEATURES, Opener
+from cyborgs.evaluation.comparing.cells import Cell, measure, plain
+from cyborgs.evaluation.comparing.compare import metric_name
+from cyborgs.evaluation.comparing.comparison import CELLS, FEATURES, Opener
+from cyborgs.evaluation.comparing.paired import Difference, difference, mean_over
+from cyborgs.evaluation.frozen.colour_order import colour_doubt
 from cyborgs.evaluation.metrics.intervals import Interval
 from cyborgs.evaluation.monitored import processes
-from cyborgs.evaluation.paired import Difference, difference, mean_over
 from cyborgs.evaluation.protocols import protocol as protocols
 from cyborgs.evaluation.protocols.catalogue import Entry, Preset
 from cyborgs.evaluation.protocols.config import Settings

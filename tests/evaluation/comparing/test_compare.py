@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from cyborgs.errors import UserError
-from cyborgs.evaluation import compare_files, curve
-from cyborgs.evaluation.cells import measure
-from cyborgs.evaluation.compare import Compared, compare, sentence
+from cyborgs.evaluation.comparing import compare_files, curve
+from cyborgs.evaluation.comparing.cells import measure
+from cyborgs.evaluation.comparing.compare import Compared, compare, sentence
 from cyborgs.evaluation.protocols import protocol as protocols
 from cyborgs.evaluation.protocols.config import KnnSettings
 from cyborgs.evaluation.protocols.protocol import Context

@@ -10,8 +10,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import cross_val_score
 from sklearn.svm import LinearSVC
 
-from cyborgs.evaluation import svm
-from cyborgs.evaluation.svm import fit_classes
+from cyborgs.evaluation.frozen import svm
+from cyborgs.evaluation.frozen.svm import fit_classes
 
 COSTS = (0.01, 0.1, 1.0, 10.0)
 

@@ -14,8 +14,8 @@ from cyborgs.data.annotations.matching import files_below
 from cyborgs.data.annotations.voc import VocTruth
 from cyborgs.data.listing import list_images
 from cyborgs.errors import UserError
-from cyborgs.evaluation.class_lists import lines, must_exist
-from cyborgs.evaluation.pixel_folder import EXTRA, Layout, folder, folders, split_of
+from cyborgs.evaluation.sets.class_lists import lines, must_exist
+from cyborgs.evaluation.sets.pixel_folder import EXTRA, Layout, folder, folders, split_of
 
 CAMVID: Final = (
     *("sky", "building", "pole", "road", "pavement", "tree", "sign symbol", "fence", "car", "pedestrian", "bicyclist"),

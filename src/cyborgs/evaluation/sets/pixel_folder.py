@@ -16,8 +16,8 @@ from cyborgs.data.annotations.png import read_numbers
 from cyborgs.data.annotations.truth import VOID, Labels, Truth
 from cyborgs.data.listing import list_images
 from cyborgs.errors import UserError
-from cyborgs.evaluation.class_lists import lines, must_exist
-from cyborgs.evaluation.labelled import read_list
+from cyborgs.evaluation.sets.class_lists import lines, must_exist
+from cyborgs.evaluation.sets.labelled import read_list
 
 TESTS: Final = ("val", "test")
 """Names of the test split, in the order in which they are looked for."""

@@ -10,8 +10,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
-from cyborgs.evaluation import logistic
-from cyborgs.evaluation.logistic import fit_logistic
+from cyborgs.evaluation.frozen import logistic
+from cyborgs.evaluation.frozen.logistic import fit_logistic
 
 COSTS = (0.01, 1.0, 100.0)
 

@@ -1,0 +1,1 @@
+"""Backbones judged and compared: cells that are kept, paired intervals, tables, pictures."""

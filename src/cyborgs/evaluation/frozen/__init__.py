@@ -1,0 +1,1 @@
+"""What protocols on frozen features share: features computed once, votes, linear classifiers."""
