@@ -29,13 +29,11 @@ from cyborgs.evaluation.protocols.config import FineTuneConfig
 from cyborgs.evaluation.protocols.protocol import Context
 from cyborgs.files import make_folder, write_bytes
 from cyborgs.sealed import sealed, unsealed
-from cyborgs.seeds import derive
 from cyborgs.structures import EpochPlan, StepWork
 
 POWER: Final = 0.9
 """Of the poly schedule."""
 SETTINGS: Final = "training.json"
-_DROPOUT: Final = 70  # stream of derive(seed, "evaluation", ...)
 
 
 class Objective(nn.Module):
@@ -67,8 +65,6 @@ class _Trainable(nn.Module):
 
     def forward(self, work: StepWork) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
         batch: Any = work.batch
-        # Dropout draws from torch's global generator: by the step alone, so that a resumed training draws the same.
-        torch.manual_seed(derive(work.seed.seed, "evaluation", _DROPOUT, work.seed.epoch, work.seed.step))
         return dict(self.objective.losses(batch.images, batch.targets)), {}
 
 
