@@ -64,18 +64,22 @@ class Ranked:
     labels: NDArray[np.int8]
     """(images, classes): 1 present, -1 absent, 0 does not count."""
     precision: Callable[[NDArray[np.float64], NDArray[np.bool_]], float]
-    """(scores, present) -> AP of one class."""
+    """(scores, present) -> AP of one class; NaN where no image has it."""
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def score(self, weights: NDArray[np.int64]) -> float:
         """mAP over the classes that the draw holds."""
+        found = self.by_class(weights)
+        held = found[~np.isnan(found)]
+        return float(held.mean()) if len(held) else float("nan")
+
+    def by_class(self, weights: NDArray[np.int64]) -> NDArray[np.float64]:
+        """AP of each class, (classes,), with image i counted ``weights[i]`` times; NaN where the draw lacks it."""
         drawn = np.repeat(np.arange(len(weights)), weights)
-        found = []
-        for c in range(self.scores.shape[1]):
+        found = np.full(self.scores.shape[1], np.nan)
+        for c in range(len(found)):
             kept = drawn[self.labels[drawn, c] != 0]
-            present = self.labels[kept, c] > 0
-            if present.any():
-                found.append(self.precision(self.scores[kept, c], present))
-        return float(np.mean(found)) if found else float("nan")
+            found[c] = self.precision(self.scores[kept, c], self.labels[kept, c] > 0)
+        return found

@@ -51,6 +51,13 @@ def test_voc07(unpacked: Unpack, tmp_path: Path) -> None:
     assert any("left out of the mean" in text for text in result.warnings)
 
 
+def test_voc07_knn(unpacked: Unpack, tmp_path: Path) -> None:
+    write_folder(unpacked("coco_subset") / "coco", tmp_path / "voc")
+    result = judged("voc07-knn", tmp_path / "voc", tmp_path / "cache")
+    assert result.counts["train"] == result.counts["test"] == 200
+    assert {"map_k20", "map_k10", "map_k100", "map_k200", "map_envelope"} <= set(result.figures)
+
+
 @pytest.mark.parametrize("name", ["knn", "linear-classification"])
 def test_class_folders(unpacked: Unpack, tmp_path: Path, name: str) -> None:
     result = judged(name, unpacked("caltech101_30") / "caltech101", tmp_path / "cache")

@@ -55,3 +55,22 @@ def test_fingerprints_know_names_sizes_parts_and_what_else_is_said(tmp_path, mon
     ]
     assert len({first, *others}) == 6
     assert fingerprint({"train": []}, []) == fingerprint({"train": []}, [])
+
+
+def test_fingerprints_know_the_bytes_of_labels(tmp_path):
+    photo, label = tmp_path / "photos/1.jpg", tmp_path / "labels/1.png"
+    for path in (photo, label):
+        path.parent.mkdir()
+        path.write_bytes(b"0123")
+
+    def now():
+        return fingerprint({"train": [photo]}, [], {"train labels": [label]})
+
+    first = now()
+    label.write_bytes(b"0124")  # of the same size
+    assert now() != first
+    label.write_bytes(b"0123")
+    assert now() == first
+    label.unlink()
+    with pytest.raises(UserError, match="cannot be read"):
+        now()

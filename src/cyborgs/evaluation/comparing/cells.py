@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,7 @@ def measure(
         UserError: the input is at fault.
     """
     identity = {
+        "cyborgs": version("cyborgs"),
         "protocol": name,
         "weights": weights_hash(backbone),
         "data": data.fingerprint,

@@ -47,6 +47,14 @@ def collapsed(features: Tensor) -> list[str]:
     return ["all photos have the same features (the network has collapsed): the figures say nothing about the photos."]
 
 
+def all_vote(neighbours: Sequence[int], voters: int) -> list[str]:
+    """A warning where more neighbours are asked for than there are."""
+    more = [str(k) for k in neighbours if k > voters]
+    if not more:
+        return []
+    return [f"k = {', '.join(more)} is more than the {voters} photos that vote: all of them vote."]
+
+
 def unknown_classes(data: ClassifiedData, labels: Int) -> list[str]:
     """A warning where test photos have classes that no training photo has."""
     unknown = sorted(set(data.test.labels.tolist()) - set(labels.tolist()))

@@ -57,9 +57,29 @@ def votes(near: Tensor, voters: Tensor, classes: int, temperature: float = TEMPE
         classes: how many.
         temperature: T of exp(cosine / T).
     """
+    return torch.zeros(len(near), classes, dtype=torch.float64, device=near.device).scatter_add_(
+        1, voters, _weights(near, temperature)
+    )
+
+
+def shares_of_votes(near: Tensor, present: Tensor, temperature: float = TEMPERATURE) -> Tensor:
+    """Which share of the weights stands for each of several labels, float64 (Q, labels), 0 to 1.
+
+    Shares, not sums, so that queries can be ranked among each other.
+
+    Args:
+        near: cosines (Q, k), falling.
+        present: bool (Q, k, labels): which labels the neighbours have.
+        temperature: T of exp(cosine / T).
+    """
+    weights = _weights(near, temperature)
+    weights = weights / weights.sum(dim=1, keepdim=True)
+    return (weights[:, None] @ present.double())[:, 0]
+
+
+def _weights(near: Tensor, temperature: float) -> Tensor:
     # Less the nearest's: the weights' ratios are the same, and none overflows.
-    weights = ((near - near[:, :1]) / temperature).exp()
-    return torch.zeros(len(near), classes, dtype=torch.float64, device=near.device).scatter_add_(1, voters, weights)
+    return ((near - near[:, :1]) / temperature).exp()
 
 
 def vote(

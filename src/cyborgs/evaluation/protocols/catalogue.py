@@ -22,6 +22,7 @@ from cyborgs.evaluation.protocols.config import (
     Settings,
     StuffProbeSettings,
     Voc07Settings,
+    VocKnnSettings,
 )
 
 Preset = Literal["paper", "small"]
@@ -99,6 +100,14 @@ ENTRIES: Final[Mapping[str, Entry]] = MappingProxyType(
             "classes",
             "voc",
             {"random (openselfsup)": 30.5, "ImageNet (openselfsup)": 87.2, "BYOL COCO": 84.5, "CYBORGS COCO": 86.9},
+        ),
+        "voc07-knn": Entry(
+            "voc_knn",
+            "VOC 2007 classification: nearest neighbours of frozen features, mAP",
+            VocKnnSettings(),
+            VocKnnSettings(size=96, images=200),
+            "classes",
+            "voc",
         ),
         "imagenet-1pct": Entry(
             "classification",

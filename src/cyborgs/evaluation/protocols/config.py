@@ -106,6 +106,19 @@ class KnnSettings:
 
 
 @dataclass(frozen=True)
+class VocKnnSettings(KnnSettings):
+    """VOC 2007's classes by the vote of the nearest training images."""
+
+    images: int = 0
+    """Images of each list that are used, drawn from the seed; 0: all."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.images < 0:
+            raise ValueError(f"images: need at least 0, got {self.images}")
+
+
+@dataclass(frozen=True)
 class LinearClassificationSettings:
     """A linear classifier on frozen features."""
 
@@ -302,6 +315,7 @@ class ClusteringSettings:
 Settings = (
     Voc07Settings
     | KnnSettings
+    | VocKnnSettings
     | LinearClassificationSettings
     | ClassificationSettings
     | FcnSettings

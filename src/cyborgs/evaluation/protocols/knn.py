@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from cyborgs.evaluation.frozen.cache import Extraction, features_of
-from cyborgs.evaluation.frozen.pooled import class_shares, collapsed, counts_of, numbers_of, unknown_classes
+from cyborgs.evaluation.frozen.pooled import all_vote, class_shares, collapsed, counts_of, numbers_of, unknown_classes
 from cyborgs.evaluation.frozen.transforms import Drawn, Square
 from cyborgs.evaluation.frozen.voting import nearest_rows, votes
 from cyborgs.evaluation.judged import Hits
@@ -79,13 +78,10 @@ def evaluate(backbone: Backbone, data: ClassifiedData, settings: KnnSettings, co
         counts_of(data, len(chosen)),
         context.seed,
         class_shares(right[ks[0]], truth, data.test.classes),
-        tuple(_warnings(data, labels, torch.cat([bank, queries]), settings)),
+        (
+            *data.notes,
+            *collapsed(torch.cat([bank, queries])),
+            *unknown_classes(data, labels),
+            *all_vote(settings.neighbours, len(bank)),
+        ),
     )
-
-
-def _warnings(data: ClassifiedData, labels: np.ndarray, features: Tensor, settings: KnnSettings) -> list[str]:
-    told = [*data.notes, *collapsed(features), *unknown_classes(data, labels)]
-    more = [str(k) for k in settings.neighbours if k > len(labels)]
-    if more:
-        told.append(f"k = {', '.join(more)} is more than the {len(labels)} photos that vote: all of them vote.")
-    return told

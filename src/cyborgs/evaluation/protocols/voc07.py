@@ -8,7 +8,7 @@ difficult objects alone are negatives in training and do not count in the test.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
@@ -25,7 +25,7 @@ from cyborgs.evaluation.judged import Ranked
 from cyborgs.evaluation.metrics.average_precision import average_precision, envelope_average_precision
 from cyborgs.evaluation.protocols.config import Voc07Settings
 from cyborgs.evaluation.protocols.protocol import Context, Result
-from cyborgs.evaluation.sets.voc_lists import CLASSES, VocData, open_voc
+from cyborgs.evaluation.sets.voc_lists import CLASSES, VocData, by_name, open_voc, without_test_images
 
 if TYPE_CHECKING:
     from cyborgs.models.backbone import Backbone
@@ -91,17 +91,14 @@ def evaluate(backbone: Backbone, data: VocData, settings: Voc07Settings, context
         seed=context.seed % 2**32,
         jobs=usable_cores(),
     )
-    used = [c for c, fit in enumerate(fits) if fit is not None]
+    used = np.flatnonzero([fit is not None for fit in fits])
     judged = Ranked(
         np.stack([fit.scores for fit in fits if fit is not None], axis=1),
         data.test.labels[:, used],
         PRECISIONS[settings.variant],
     )
-    per_class = dict.fromkeys(CLASSES, float("nan"))
-    for k, c in enumerate(used):
-        kept = judged.labels[:, k] != 0
-        per_class[CLASSES[c]] = judged.precision(judged.scores[kept, k], judged.labels[kept, k] > 0)
     everything = np.ones(len(judged), np.int64)
+    per_class = by_name(used, judged.by_class(everything))
     said = {"costs": list(costs), "layer": layer, "chosen_costs": {CLASSES[c]: f.cost for c, f in enumerate(fits) if f}}
     return Result(
         "map",
@@ -128,7 +125,7 @@ def few_of(labels: NDArray[np.int8], settings: Voc07Settings) -> list[str]:
 
 
 def _warnings(
-    few: Sequence[str], fits: Sequence[ClassFit | None], per_class: dict[str, float], folds: int
+    few: Sequence[str], fits: Sequence[ClassFit | None], per_class: Mapping[str, float], folds: int
 ) -> list[str]:
     told = []
     if few:
@@ -136,9 +133,7 @@ def _warnings(
             f"{len(few)} of {len(CLASSES)} classes have fewer than {folds} training images with them, or without, and "
             f"are left out of the mean: {', '.join(few)}."
         )
-    absent = [name for name, ap in per_class.items() if np.isnan(ap) and name not in few]
-    if absent:
-        told.append(f"no test image has these classes, which are left out of the mean: {', '.join(absent)}.")
+    told += without_test_images([name for name, ap in per_class.items() if np.isnan(ap) and name not in few])
     made = [fit for fit in fits if fit is not None]
     unconverged = sum(fit.unconverged for fit in made)
     if unconverged:

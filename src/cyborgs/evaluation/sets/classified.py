@@ -76,7 +76,7 @@ class ClassifiedData:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of names (below the folder that holds all) and sizes, classes and the split."""
+        """See ``splits.fingerprint``; of classes and the split too."""
         return fingerprint(
             {"train": self.train.photos, "test": self.test.photos},
             [*self.train.classes, self.train.labels.tobytes().hex(), self.test.labels.tobytes().hex()],

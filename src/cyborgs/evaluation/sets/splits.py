@@ -8,28 +8,42 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from cyborgs.errors import UserError
 from cyborgs.seeds import numpy_generator
 
 
-def fingerprint(parts: Mapping[str, Sequence[Path]], more: Sequence[str]) -> str:
-    """SHA-256, in hexadecimal, of the files' names below their common folder and their sizes, by part, and of ``more``.
+def fingerprint(
+    photos: Mapping[str, Sequence[Path]], more: Sequence[str], labels: Mapping[str, Sequence[Path]] | None = None
+) -> str:
+    """SHA-256, in hexadecimal, that tells labelled sets apart.
 
-    A copy of the folder elsewhere has the same one; a file that was edited hardly ever has.
+    Of the files' names below their common folder, by part; of the sizes of photos, of the bytes of label files, which
+    are the ones that people mend in place; and of ``more``. A copy of the folder elsewhere has the same one.
     """
-    every = {part: [str(path) for path in photos] for part, photos in parts.items()}
-    folders = {name.rpartition(os.sep)[0] for names in every.values() for name in names}
+    labels = labels or {}
+    parts = [*photos.items(), *labels.items()]
+    every = [str(path) for _, paths in parts for path in paths]
+    folders = {name.rpartition(os.sep)[0] for name in every}
     start = len(os.path.commonpath(folders)) if folders else 0
     digest = hashlib.sha256()
-    for part, names in every.items():
-        for name in names:
-            place = os.fsencode(name[start:].lstrip(os.sep))
-            digest.update(part.encode() + b"\0" + place + b"\0" + str(Path(name).stat().st_size).encode() + b"\0")
+    for part, paths in parts:
+        for path in paths:
+            place = os.fsencode(str(path)[start:].lstrip(os.sep))
+            try:
+                known = xxhash.xxh3_128(path.read_bytes()).digest() if part in labels else _size(path)
+            except OSError as error:
+                raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
+            digest.update(b"\0".join((part.encode(), place, known, b"")))
     for text in more:
         digest.update(text.encode(errors="surrogateescape") + b"\0")
     return digest.hexdigest()
+
+
+def _size(path: Path) -> bytes:
+    return str(path.stat().st_size).encode()
 
 
 def part_of(number: int, share: float) -> int:

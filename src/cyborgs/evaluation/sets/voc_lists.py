@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
 from cyborgs.data.annotations.voc import CLASSES as WITH_BACKGROUND
 from cyborgs.errors import UserError
-from cyborgs.evaluation.sets.splits import first_of, part_of
+from cyborgs.evaluation.sets.splits import fingerprint, first_of, part_of
 
 CLASSES: Final = tuple(WITH_BACKGROUND[1:])
 LISTS: Final = Path("ImageSets/Main")
@@ -49,18 +49,30 @@ class VocData:
         """Photos of both parts, and what was left out."""
         return {"train": len(self.train), "test": len(self.test), **self.left_out}
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """Of names and labels."""
-        digest = xxhash.xxh64()
-        for part in (self.train, self.test):
-            digest.update("\n".join(photo.name for photo in part.photos).encode("utf-8", "surrogateescape") + b"\0")
-            digest.update(part.labels.tobytes())
-        return digest.hexdigest()
+        """See ``splits.fingerprint``; of the labels too."""
+        parts = {"train": self.train, "test": self.test}
+        return fingerprint(
+            {name: part.photos for name, part in parts.items()},
+            [part.labels.tobytes().hex() for part in parts.values()],
+        )
 
     def share(self, share: float, seed: int) -> NDArray[np.int64]:
         """Numbers of the training photos that a share of the labels is, rising; a smaller share lies in a larger."""
         return first_of(len(self.train), part_of(len(self.train), share), seed, _SHARE)
+
+
+def by_name(used: NDArray[np.int64], values: NDArray[np.float64]) -> Mapping[str, float]:
+    """A value for each of the 20 classes: ``values`` (n,) of the classes of numbers ``used`` (n,), NaN of the others."""
+    return dict.fromkeys(CLASSES, float("nan")) | {CLASSES[c]: float(v) for c, v in zip(used, values, strict=True)}
+
+
+def without_test_images(names: Sequence[str]) -> list[str]:
+    """A warning where there are such classes."""
+    if not names:
+        return []
+    return [f"no test image has these classes, which are left out of the mean: {', '.join(names)}."]
 
 
 def _root(data: str) -> Path:
