@@ -11,8 +11,9 @@ import torch
 from cyborgs.cli import main
 from cyborgs.engine import recipe_file
 from cyborgs.evaluation.comparing.compare_files import short_names
-from cyborgs.evaluation.comparing.comparison import guess_protocol, photos_of_run
+from cyborgs.evaluation.comparing.comparison import photos_of_run
 from cyborgs.evaluation.protocols import protocol as protocols
+from cyborgs.evaluation.protocols.guess import guess_protocol
 from cyborgs.models.backbone import Backbone
 from cyborgs.models.weights import save_backbone
 from cyborgs.recipes import RECIPES
@@ -78,14 +79,14 @@ def test_compare_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixtur
         (["--data", data, "--backbones", RANDOM, "--seeds", "0"], "--seeds: need at least 1"),
         (["--data", data, "--backbones", RANDOM, "--shares", "0"], "--shares"),
         (["--data", data, "--backbones", RANDOM, RANDOM], "none twice"),
-        (
-            ["--data", data, "--backbones", RANDOM, "--ignore", "0"],
-            "--ignore: linear-classification has a class per photo",
-        ),
         (["--data", data, "--backbones", "nowhere"], "nowhere"),
     ):
         assert main(["compare", "--out", str(tmp_path / "out"), *extra]) == 1
         assert words in capsys.readouterr().err
+    assert main(["compare", "--data", data, "--backbones", RANDOM, "--ignore", "0"]) == 2
+    assert "--ignore" in capsys.readouterr().err
+    assert main(["compare", "--backbones", RANDOM]) == 2
+    assert "--data" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -93,7 +94,7 @@ def test_curve(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     command = ["curve", str(run), "--data", "a", "b", "--draws", "20"]
     assert main(command) == 0
     said = capsys.readouterr().out
-    assert "coco-stuff, coco-stuff-probe, preset small: not the paper's protocol." in said
+    assert "coco-stuff, preset small: not the paper's protocol.\ncoco-stuff-probe, preset small: not" in said
     document = json.loads((run / "curve/curve.json").read_text())
     epochs = [0, 6, RECIPES["demo"]().epochs]
     assert [(p["epoch"], p["protocol"]) for p in document["points"]] == [
@@ -147,10 +148,26 @@ def test_photos_of_a_run(run: Path, tmp_path: Path) -> None:
 def test_a_label_that_counts_nowhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     for protocol in ("dense-probe", "folder-segmentation", "coco-stuff-probe", "clustering"):
-        command = ["compare", "--data", str(tmp_path), "--backbones", RANDOM, "--protocol", protocol, "--ignore", "11"]
-        assert main([*command, "--out", str(out), "--draws", "5"]) == 0
+        command = ["compare", "--data", str(tmp_path), "--backbones", RANDOM, "--protocol", protocol]
+        option = "--fcn.ignore" if protocol == "coco-stuff-probe" else "--ignore"
+        assert main([*command, option, "11", "--out", str(out), "--draws", "5"]) == 0
         settings = json.loads((out / "compare.json").read_text())["settings"]
         assert (settings.get("fcn") or settings)["ignore"] == 11
+
+
+def test_settings_of_the_protocol_are_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, out = str(make_classes(tmp_path / "labelled")), tmp_path / "out"
+    command = ["compare", "--data", data, "--backbones", RANDOM, "--out", str(out), "--draws", "5"]
+    for options, wanted, first in (
+        ([], {"solver": "logistic", "size": 96}, "preset small: not the paper's protocol."),
+        (["--size", "64"], {"solver": "logistic", "size": 64}, "preset small with changes: not the paper's protocol."),
+        (["--preset", "paper"], {"solver": "sgd", "size": 224}, ""),
+    ):
+        assert main([*command, *options]) == 0
+        assert wanted.items() <= json.loads((out / "compare.json").read_text())["settings"].items()
+        assert first in capsys.readouterr().out.splitlines()[0]
+    assert main(["compare", "--protocol", "camvid", "--help"]) == 0
+    assert "--training.iterations" in capsys.readouterr().out
 
 
 def test_short_names() -> None:

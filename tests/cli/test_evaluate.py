@@ -15,6 +15,7 @@ import torch
 
 from cyborgs.cli import main
 from cyborgs.engine.contract import Stopped
+from cyborgs.errors import UserError
 from cyborgs.evaluation.comparing import judge as judging
 from cyborgs.evaluation.frozen import colour_order
 from cyborgs.evaluation.protocols import protocol as protocols
@@ -55,7 +56,8 @@ def test_random_weights_beside_it(toy: Any, weights: Path, tmp_path: Path, capsy
     assert toy.calls == [(3, 1.0), (3, 1.0)]
     found = json.loads((out / "result.json").read_text())
     assert (found["protocol"], found["preset"], found["metric"], found["seed"]) == ("voc07", "small", "top1", 3)
-    assert found["is_the_papers_protocol"] is False
+    assert found["settings_are_published"] is False
+    assert found["settings_from"].startswith("VirTex")
     assert found["settings"]["images"] == 200
     assert found["weights_xxh64"] == weights_hash(open_named(weights).backbone)
     assert {"torch", "cyborgs", "python"} <= found["versions"].keys()
@@ -66,13 +68,29 @@ def test_random_weights_beside_it(toy: Any, weights: Path, tmp_path: Path, capsy
 
 def test_papers_settings_and_single_changes(toy: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ("voc07", "--backbone", NETWORK, "--data", "d", "--out", tmp_path, "--draws", "9")
-    for options, papers in (((), True), (("--variant", "openselfsup"), False), (("--costs", "0.5", "2"), False)):
+    for options, published in (
+        ((), True),
+        (("--variant", "openselfsup"), True),
+        (("--costs", "0.5", "2"), False),
+        (("--share", "0.5"), False),
+    ):
         assert evaluate(*command, *options) == 0
         found = json.loads((tmp_path / "result.json").read_text())
-        assert found["is_the_papers_protocol"] is papers
+        assert found["settings_are_published"] is published
+        first = capsys.readouterr().out.splitlines()[0]
+        assert (first == "voc07, preset paper with changes: not the paper's protocol.") is not published
         assert "random" not in found
-    assert found["settings"]["costs"] == [0.5, 2.0]
-    assert "not the paper's" not in capsys.readouterr().out.splitlines()[0]
+    assert found["settings"]["costs"] == []
+    assert evaluate(*command, "--costs", "0.5", "2") == 0
+    assert json.loads((tmp_path / "result.json").read_text())["settings"]["costs"] == [0.5, 2.0]
+
+
+def test_a_protocol_of_ours_says_so(toy: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate("dense-probe", "--backbone", NETWORK, "--data", "d", "--out", tmp_path, "--draws", "9") == 0
+    said = capsys.readouterr().out
+    assert said.startswith("dense-probe, preset paper: not the paper's protocol, but one of ours.\n")
+    found = json.loads((tmp_path / "result.json").read_text())
+    assert (found["settings_are_published"], found["settings_from"]) == (False, "ours")
 
 
 def test_share_of_the_labels(toy: Any) -> None:
@@ -163,7 +181,7 @@ def test_several_processes_are_refused(
 
 def test_data_is_opened_before_any_network(toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(*_: Any) -> Any:
-        raise protocols.UserError("list.txt: missing.")
+        raise UserError("list.txt: missing.")
 
     monkeypatch.setattr(toy, "open_data", missing)
     monkeypatch.setattr(judging, "Opener", lambda *_: pytest.fail("a network was opened"))
@@ -206,11 +224,13 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_every_protocol_parses_with_both_presets() -> None:
-    from cyborgs.cli.evaluate import _parse
+    from cyborgs.cli.evaluate import Judge
+    from cyborgs.cli.protocol_options import parse
 
-    for name, entry in ENTRIES.items():
+    for entry in ENTRIES.values():
         for preset, settings in (("paper", entry.settings), ("small", entry.small)):
-            asked, _, found = _parse(name, ["--backbone", "b", "--data", "d", f"--preset={preset}"])
+            argv = ["--backbone", "b", "--data", "d", f"--preset={preset}"]
+            asked, found, _ = parse(entry, Judge, argv, prog="cyborgs", description="", default="paper")
             assert (asked.preset, found) == (preset, settings)
 
 

@@ -8,6 +8,10 @@ from typing import Literal
 
 import tyro
 
+from cyborgs.cli import protocol_options
+from cyborgs.evaluation.protocols.catalogue import ENTRIES, known
+from cyborgs.evaluation.protocols.guess import guess_protocol
+
 
 @dataclass(frozen=True)
 class Compare:
@@ -28,8 +32,6 @@ class Compare:
     """Heads, orders, splits and random weights, this often."""
     shares: tuple[float, ...] = (100.0,)
     """Shares of the training labels in percent, such as 1 5 10 50 100: the label-efficiency curve."""
-    ignore: int | None = None
-    """Label of a folder's label PNGs that counts nowhere; default: 255."""
     draws: int = 1000
     """Draws of the test images, for intervals."""
     device: str = "cpu"
@@ -38,20 +40,42 @@ class Compare:
     """Loader processes of what is trained; the result does not depend on it."""
 
 
+ABOUT = (
+    "Did pretraining help on my images? Several backbones through one protocol: a table, a picture, a sentence. "
+    "Settings of the protocol are options too: --protocol NAME --help lists them."
+)
+
+
+def _protocol(argv: list[str]) -> str:
+    """The protocol that is asked for, or follows from the data; empty where neither is given."""
+    name, data = protocol_options.given(argv, "--protocol"), protocol_options.given(argv, "--data")
+    if name:
+        return known(name)
+    return "" if data is None else guess_protocol(data)
+
+
 def run(argv: list[str]) -> int:
     """``cyborgs compare``: parse and do it; the exit code."""
-    args = tyro.cli(Compare, args=argv, prog="cyborgs compare")
+    name = _protocol(argv)
+    settings = None
+    if name:
+        about = f"{ABOUT} Here it is {name}: {ENTRIES[name].about}."
+        args, settings, _ = protocol_options.parse(
+            ENTRIES[name], Compare, argv, prog="cyborgs compare", description=about, default="small"
+        )
+    else:
+        args = tyro.cli(Compare, args=argv, prog="cyborgs compare", description=ABOUT)
     from cyborgs.api import compare
 
     compare(
         args.data,
         args.backbones,
         out=args.out,
-        protocol=args.protocol,
+        protocol=name,
         preset=args.preset,
+        settings=settings,
         seeds=args.seeds,
         shares=args.shares,
-        ignore=args.ignore,
         draws=args.draws,
         device=args.device,
         workers=args.workers,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
-from cyborgs.cli import exits
-from cyborgs.evaluation.protocols.catalogue import ENTRIES, Preset
+from cyborgs.cli import exits, protocol_options
+from cyborgs.evaluation.protocols.catalogue import ENTRIES
 from cyborgs.evaluation.protocols.config import Settings
 
 
@@ -73,30 +73,21 @@ def _usage() -> str:
     )
 
 
-def _preset(argv: list[str]) -> Preset:
-    """What ``--preset`` says: the defaults of the other options follow from it, so it is read before them."""
-    for index, word in enumerate(argv):
-        value = argv[index + 1] if word == "--preset" and index + 1 < len(argv) else word.removeprefix("--preset=")
-        if value == "small":
-            return "small"
-    return "paper"
-
-
 def _parse(name: str, argv: list[str]) -> tuple[Judge, float, Settings]:
     """What every protocol is asked, the share of the labels, and the protocol's settings, each an option of its own."""
     entry = ENTRIES[name]
-    settings = entry.small if _preset(argv) == "small" else entry.settings
-    kind: Any = Annotated[type(settings), tyro.conf.arg(name="")]
-    parts: list[Any] = [
-        ("common", Annotated[Judge, tyro.conf.arg(name="")]),
-        ("settings", kind, field(default=settings)),
-    ]
-    if not hasattr(settings, "share"):  # those that have it call it by the same name
-        said = "Share of the training labels, above 0 to 1, drawn from the seed, at least one photo a class."
-        parts.append(("share", Annotated[float, tyro.conf.arg(help=said)], field(default=1.0)))
-    asked: Any = make_dataclass("Asked", parts, frozen=True)
-    found = tyro.cli(asked, args=argv, prog=f"cyborgs evaluate {name}", description=f"{entry.about}.")
-    return found.common, getattr(found, "share", 1.0), found.settings
+    share = "Share of the training labels, above 0 to 1, drawn from the seed, at least one photo a class."
+    extra = [("share", Annotated[float, tyro.conf.arg(help=share)], 1.0)]
+    own, settings, found = protocol_options.parse(
+        entry,
+        Judge,
+        argv,
+        prog=f"cyborgs evaluate {name}",
+        description=f"{entry.about}.",
+        default="paper",
+        extra=() if hasattr(entry.settings, "share") else extra,  # those that have it call it by the same name
+    )
+    return own, getattr(found, "share", 1.0), settings
 
 
 def run(argv: list[str]) -> int:

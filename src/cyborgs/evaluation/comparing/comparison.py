@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,8 @@ from cyborgs.evaluation.comparing.compare import Compared, compare, sentence
 from cyborgs.evaluation.frozen.colour_order import colour_doubt
 from cyborgs.evaluation.protocols import protocol as protocol_module
 from cyborgs.evaluation.protocols.catalogue import Preset
-from cyborgs.evaluation.protocols.config import (
-    ClusteringSettings,
-    DenseProbeSettings,
-    FcnSettings,
-    Settings,
-    StuffProbeSettings,
-)
+from cyborgs.evaluation.protocols.config import Settings
+from cyborgs.evaluation.protocols.guess import guess_protocol
 from cyborgs.evaluation.protocols.protocol import Context
 from cyborgs.models.backbone import Backbone
 from cyborgs.models.config import BackboneConfig
@@ -35,28 +30,6 @@ CELLS = "cells"
 """Folder of finished cells below ``out``: the same command goes on."""
 FEATURES = "features"
 """Folder of frozen features below ``out``."""
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-
-
-def guess_protocol(data: str) -> str:
-    """``dense-probe`` where labels are a class per pixel, else ``linear-classification``.
-
-    A class per pixel: a file (of a data set), ``images/`` beside ``labels/``, ``trainannot/``, or a ``train.txt`` whose
-    lines hold two names of images.
-    """
-    path = Path(data)
-    if not path.exists():
-        raise UserError(f"--data: {data}: no such file or folder.")
-    if path.is_file() or (path / "trainannot").is_dir() or ((path / "images").is_dir() and (path / "labels").is_dir()):
-        return "dense-probe"
-    lists = path / "train.txt"
-    if lists.is_file():
-        with open(lists, encoding="utf-8", errors="surrogateescape") as file:
-            first = next((line for line in file if line.strip() and not line.lstrip().startswith("#")), "")
-        words = first.split("\t") if "\t" in first else first.split()
-        if len(words) == 2 and all(word.strip().lower().endswith(IMAGES) for word in words):
-            return "dense-probe"
-    return "linear-classification"
 
 
 def photos_of_run(name: str) -> int | None:
@@ -111,7 +84,6 @@ def compare_backbones(
     settings: Settings | None = None,
     seeds: int = 1,
     shares: Sequence[float] = (100.0,),
-    ignore: int | None = None,
     draws: int = 1000,
     device: str = "cpu",
     workers: int = 0,
@@ -129,7 +101,6 @@ def compare_backbones(
         settings: in place of the preset's.
         seeds: how many: 0 to ``seeds - 1``.
         shares: of the training labels, in percent.
-        ignore: label of a folder's PNGs that counts nowhere; None: as the settings say, 255.
         draws: of the test images, for intervals.
         device: where networks run.
         workers: loader processes.
@@ -145,14 +116,12 @@ def compare_backbones(
     name = protocol or guess_protocol(labelled)
     entry = protocol_module.entry(name)
     settings = settings or protocol_module.settings_of(name, preset)
-    if ignore is not None:
-        settings = _ignoring(settings, ignore, name)
     opened = protocol_module.module(name).open_data(labelled, settings, 0, entry.data_set)
     if not names:
         raise UserError("--backbones: need at least one.")
     opener = Opener(names, device)
     doubts = {one: colour_doubt(opener(one, 0), opened) for one in names if not one.startswith("random")}
-    _say(preset, name)
+    _say(name, preset, settings)
 
     def told(backbone: str, share: float, seed: int, cell: Cell) -> None:
         how = "found" if cell.found else f"{cell.seconds:.1f} s"
@@ -179,6 +148,8 @@ def compare_backbones(
     about = {
         "preset": preset,
         "settings": asdict(settings),
+        "settings_are_published": protocol_module.is_published(name, settings),
+        "settings_from": entry.source or "ours",
         "data": printable(labelled),
         "draws": draws,
         "colours": {printable(one): doubt for one, doubt in doubts.items()},
@@ -237,7 +208,8 @@ def curve_of_run(
         entry = protocol_module.entry(name)
         settings = protocol_module.settings_of(name, preset)
         opened[name] = (protocol_module.module(name).open_data(place, settings, 0, entry.data_set), settings)
-    _say(preset, ", ".join(place_of))
+    for name, (_, settings) in opened.items():
+        _say(name, preset, settings)
 
     def told(point: curve.Point) -> None:
         values = ", ".join(f"{100 * c.value:.1f}" for c in point.cells)
@@ -267,15 +239,6 @@ def curve_of_run(
     return points
 
 
-def _ignoring(settings: Settings, ignore: int, name: str) -> Settings:
-    """The settings with another label that counts nowhere. UserError where the protocol has no label maps of a folder."""
-    if isinstance(settings, StuffProbeSettings):
-        return replace(settings, fcn=replace(settings.fcn, ignore=ignore))
-    if not isinstance(settings, FcnSettings | DenseProbeSettings | ClusteringSettings):
-        raise UserError(f"--ignore: {name} has a class per photo, and no label map.")
-    return replace(settings, ignore=ignore)
-
-
 def _on(device: str) -> Callable[[Path], Backbone]:
     from cyborgs.models.weights import load_backbone
 
@@ -286,9 +249,9 @@ def _counts(counts: Mapping[str, int]) -> dict[str, Any]:
     return {"counts": dict(counts)}
 
 
-def _say(preset: Preset, name: str) -> None:
-    if preset == "small":
-        print(f"{name}, preset small: not the paper's protocol.")
+def _say(name: str, preset: Preset, settings: Settings) -> None:
+    if standing := protocol_module.standing(name, preset, settings):
+        print(standing)
 
 
 def _table(rows: Sequence[Sequence[str]], caption: str) -> None:

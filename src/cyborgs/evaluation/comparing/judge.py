@@ -29,8 +29,6 @@ from cyborgs.evaluation.protocols.protocol import Context
 from cyborgs.files import make_folder, write_bytes
 from cyborgs.models.weights import weights_hash
 
-NOT_THE_PAPERS = "not the paper's protocol"
-
 
 @dataclass(frozen=True)
 class Judgement:
@@ -104,8 +102,8 @@ def judge(
     opened = protocols.module(name).open_data(data, settings, seed, entry.data_set)
     beside = random_baseline and not backbone.startswith("random")
     opener = Opener([backbone, "random"] if beside else [backbone], device)
-    if preset == "small":
-        print(f"{name}, preset small: {NOT_THE_PAPERS}.")
+    if standing := protocols.standing(name, preset, settings, share):
+        print(standing)
     found: dict[str, Cell] = {}
     hashes: dict[str, str] = {}
     doubt = colour_doubt(opener(backbone, seed), opened)
@@ -134,6 +132,7 @@ def judge(
             "backbone": printable(backbone),
             "data": printable(data),
             "settings": asdict(settings),
+            "settings_are_published": protocols.is_published(name, settings, share),
             "share": share,
             "seed": seed,
             "weights_xxh64": hashes[backbone],
@@ -195,7 +194,7 @@ def _write(judgement: Judgement, about: Mapping[str, Any], entry: Entry, out: Pa
     document: dict[str, Any] = {
         "protocol": judgement.protocol,
         "preset": judgement.preset,
-        "is_the_papers_protocol": judgement.preset == "paper" and about["settings"] == asdict(entry.settings),
+        "settings_from": entry.source or "ours",
         "metric": judgement.pretrained.metric,
         **about,
         "published_by_others_percent": dict(entry.published),

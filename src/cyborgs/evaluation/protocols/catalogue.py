@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
+from cyborgs.errors import UserError
 from cyborgs.evaluation.protocols.config import (
     ClassificationSettings,
     ClusteringSettings,
@@ -46,6 +47,10 @@ class Entry:
     """The layout that ``open_data`` reads; empty: a folder."""
     published: Mapping[str, float] = field(default_factory=dict)
     """Values of other authors, in percent: beside ours, never in place of them."""
+    source: str = ""
+    """Whose settings ``settings`` are; empty: ours."""
+    variants: tuple[Settings, ...] = ()
+    """Other published settings."""
 
 
 def _classification(share: float, decay: float) -> ClassificationSettings:
@@ -100,6 +105,8 @@ ENTRIES: Final[Mapping[str, Entry]] = MappingProxyType(
             "classes",
             "voc",
             {"random (openselfsup)": 30.5, "ImageNet (openselfsup)": 87.2, "BYOL COCO": 84.5, "CYBORGS COCO": 86.9},
+            source="VirTex, which CYBORGS' authors used (variant virtex), and OpenSelfSup, for the peers' rows",
+            variants=(Voc07Settings(variant="openselfsup"),),
         ),
         "voc07-knn": Entry(
             "voc_knn",
@@ -117,6 +124,7 @@ ENTRIES: Final[Mapping[str, Entry]] = MappingProxyType(
             "classes",
             "imagenet",
             {"random": 1.6, "ImageNet": 68.7, "BYOL COCO": 28.4, "CYBORGS COCO": 31.3},
+            source="OpenSelfSup, as ORL",
         ),
         "imagenet-10pct": Entry(
             "classification",
@@ -126,6 +134,7 @@ ENTRIES: Final[Mapping[str, Entry]] = MappingProxyType(
             "classes",
             "imagenet",
             {"random": 21.8, "ImageNet": 74.5, "BYOL COCO": 58.4, "CYBORGS COCO": 61.7},
+            source="OpenSelfSup, as ORL",
         ),
         "folder-classification": Entry(
             "classification",
@@ -140,6 +149,7 @@ ENTRIES: Final[Mapping[str, Entry]] = MappingProxyType(
             KnnSettings(),
             KnnSettings(size=96),
             "classes",
+            source="DINO",
         ),
         "linear-classification": Entry(
             "linear_classification",
@@ -147,6 +157,7 @@ ENTRIES: Final[Mapping[str, Entry]] = MappingProxyType(
             LinearClassificationSettings(),
             LinearClassificationSettings(solver="logistic", size=96),
             "classes",
+            source="VirTex",
         ),
         "coco-stuff": Entry(
             "fcn",
@@ -155,6 +166,7 @@ ENTRIES: Final[Mapping[str, Entry]] = MappingProxyType(
             _small_fcn(_NATIVE, images=200, test_images=50),
             "pixels",
             "coco-stuff-10k",
+            source="CYBORGS: network, classes and split; the recipe is mmsegmentation's for this set, with Cityscapes' head",
         ),
         "coco-stuff-probe": Entry(
             "stuff_probe",
@@ -163,6 +175,7 @@ ENTRIES: Final[Mapping[str, Entry]] = MappingProxyType(
             StuffProbeSettings(fcn=_SMALL_PROBE),
             "pixels",
             "coco-stuff-10k",
+            source="CYBORGS: map, probe, classes and split; the recipe is the FCN's",
         ),
         "cityscapes": Entry(
             "fcn",
@@ -172,6 +185,7 @@ ENTRIES: Final[Mapping[str, Entry]] = MappingProxyType(
             "pixels",
             "cityscapes",
             {"random": 65.3, "ImageNet": 73.7},
+            source="DenseCL",
         ),
         "voc-segmentation": Entry(
             "fcn",
@@ -201,6 +215,7 @@ ENTRIES: Final[Mapping[str, Entry]] = MappingProxyType(
             "pixels",
             "coco-stuff-27",
             {"ImageNet accuracy": 24.6, "ImageNet mIoU": 8.9, "PiCIE accuracy": 48.1, "PiCIE mIoU": 13.8},
+            source="PiCIE; the training of the linear probe is ours",
         ),
         "clustering": Entry(
             "clustering",
@@ -211,3 +226,10 @@ ENTRIES: Final[Mapping[str, Entry]] = MappingProxyType(
         ),
     }
 )
+
+
+def known(name: str) -> str:
+    """``name``, if a protocol has it. UserError lists those that there are."""
+    if name not in ENTRIES:
+        raise UserError(f"no protocol is named {name!r}. There are: {', '.join(ENTRIES)}.")
+    return name

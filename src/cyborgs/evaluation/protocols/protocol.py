@@ -20,9 +20,8 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from cyborgs.errors import UserError
 from cyborgs.evaluation.metrics.intervals import Interval, percentiles, weights
-from cyborgs.evaluation.protocols.catalogue import ENTRIES, Entry, Preset
+from cyborgs.evaluation.protocols.catalogue import ENTRIES, Entry, Preset, known
 from cyborgs.evaluation.protocols.config import Settings
 from cyborgs.models.backbone import Backbone
 
@@ -118,9 +117,7 @@ class Module(Protocol):
 
 def entry(name: str) -> Entry:
     """The protocol of that name. UserError lists those that there are."""
-    if name not in ENTRIES:
-        raise UserError(f"no protocol is named {name!r}. There are: {', '.join(ENTRIES)}.")
-    return ENTRIES[name]
+    return ENTRIES[known(name)]
 
 
 def module(name: str) -> Module:
@@ -131,3 +128,18 @@ def module(name: str) -> Module:
 def settings_of(name: str, preset: Preset) -> Settings:
     """The settings of a preset."""
     return entry(name).settings if preset == "paper" else entry(name).small
+
+
+def is_published(name: str, settings: Settings, share: float = 1.0) -> bool:
+    """Are these the settings that somebody published, with all labels?"""
+    found = entry(name)
+    return bool(found.source) and share == 1 and settings in (found.settings, *found.variants)
+
+
+def standing(name: str, preset: Preset, settings: Settings, share: float = 1.0) -> str:
+    """One line for whoever would set the figures beside published ones; empty where nothing stands against it."""
+    if is_published(name, settings, share):
+        return ""
+    changed = settings != settings_of(name, preset) or share != 1
+    own = "" if entry(name).source else ", but one of ours"
+    return f"{name}, preset {preset}{' with changes' if changed else ''}: not the paper's protocol{own}."
