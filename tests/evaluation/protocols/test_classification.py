@@ -20,7 +20,7 @@ from cyborgs.evaluation.protocols import classification
 from cyborgs.evaluation.protocols.catalogue import ENTRIES
 from cyborgs.evaluation.protocols.classification import Classifier, Crops, Point, evaluate, open_data
 from cyborgs.evaluation.protocols.config import ClassificationSettings, FineTuneConfig
-from cyborgs.evaluation.protocols.protocol import Context, Result, settings_of
+from cyborgs.evaluation.protocols.protocol import Context, Result
 from cyborgs.evaluation.sets.classified import ClassifiedSet
 from tests.evaluation.protocols.contract import ProtocolContract, make_backbone, make_classes
 
@@ -296,16 +296,3 @@ def test_the_published_settings() -> None:
         assert (found.training.batch_size, found.training.momentum, found.training.gamma) == (256, 0.9, 0.2)
         assert [round(m * 20) for m in found.training.milestones] == [12, 16]
     assert issubclass(Classifier, Objective)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["imagenet-1pct", "imagenet-10pct", "folder-classification"])
-def test_preset_small(name: str, tmp_path: Path) -> None:
-    """ResNet-18 at 96 pixels on made photos."""
-    make_classes(tmp_path / "train", 20, (100, 120))
-    make_classes(tmp_path / "val", 5, (100, 120))
-    settings: Any = settings_of(name, "small")
-    data = open_data(str(tmp_path), settings, 0)
-    result = evaluate(make_backbone("resnet18"), data, settings, Context())
-    assert 0 <= result.value <= 1
-    assert result.settings["size"] == 96

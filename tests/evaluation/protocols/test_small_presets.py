@@ -1,4 +1,4 @@
-"""``--preset small`` of the protocols on frozen features, on real photos, where CYBORGS_TEST_DATA names their .tar files."""
+"""``--preset small`` of the protocols but the FCN's, on real photos, where CYBORGS_TEST_DATA names their .tar files."""
 
 from __future__ import annotations
 
@@ -62,6 +62,22 @@ def test_voc07_knn(unpacked: Unpack, tmp_path: Path) -> None:
 def test_class_folders(unpacked: Unpack, tmp_path: Path, name: str) -> None:
     result = judged(name, unpacked("caltech101_30") / "caltech101", tmp_path / "cache")
     assert result.value > result.figures["commonest_class"]
+
+
+@pytest.mark.parametrize(("name", "each", "chance"), [("imagenet-1pct", 4, 1 / 20), ("imagenet-10pct", 40, 1 / 20)])
+def test_imagenet(unpacked: Unpack, tmp_path: Path, name: str, each: int, chance: float) -> None:
+    result = judged(name, unpacked("tiny_imagenet_20") / "tiny-imagenet-200", tmp_path / "cache")
+    assert (result.counts["train"], result.counts["test"]) == (20 * each, 1000)
+    assert result.figures["top5"] > result.value
+    assert any("own split" in text for text in result.warnings)
+    if each == 40:  # 75 steps; the 9 of the smaller share teach nothing that could be relied on
+        assert result.value > 2 * chance
+
+
+def test_folder_classification(unpacked: Unpack, tmp_path: Path) -> None:
+    result = judged("folder-classification", unpacked("caltech101_30") / "caltech101", tmp_path / "cache")
+    assert (result.counts["train"], result.counts["test"]) == (894, 417)
+    assert result.value > 2 / 30
 
 
 def test_dense_probe(unpacked: Unpack, tmp_path: Path) -> None:
