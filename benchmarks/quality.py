@@ -21,9 +21,9 @@ import numpy as np
 
 from cyborgs.data.scenes import write_label_png
 from cyborgs.engine.machine import usable_cores
-from cyborgs.evaluation.photo_quality import photo_scores
-from cyborgs.evaluation.predictions import open_predictions, read_labels
-from cyborgs.evaluation.quality import QualitySettings, measure
+from cyborgs.evaluation.quality.measure import QualitySettings, measure
+from cyborgs.evaluation.quality.photo import photo_scores
+from cyborgs.evaluation.quality.predictions import open_predictions, read_labels
 
 SHAPE = (320, 480)
 CLASSES, CLUSTERS = 11, 27

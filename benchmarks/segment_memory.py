@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cyborgs.evaluation.segment import segment
+from cyborgs.evaluation.segmenting.segment import segment
 from cyborgs.export.masks_coco import CocoInstances
 
 

@@ -27,8 +27,8 @@ from cyborgs.data.annotations.truth import Truth
 from cyborgs.data.images import Images
 from cyborgs.data.listing import list_images
 from cyborgs.data.palette import nearest
-from cyborgs.evaluation.predictions import Maps, Predictions, open_predictions
-from cyborgs.evaluation.quality import Quality, QualitySettings, measure
+from cyborgs.evaluation.quality.measure import Quality, QualitySettings, measure
+from cyborgs.evaluation.quality.predictions import Maps, Predictions, open_predictions
 from cyborgs.masks.config import CrfConfig
 from cyborgs.masks.crf import refine_labels
 from cyborgs.models.weights import read_metadata

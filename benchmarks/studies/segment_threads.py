@@ -20,7 +20,7 @@ from cyborgs.api import read_photos
 from cyborgs.data.output import jpeg_bytes, label_png_bytes
 from cyborgs.data.palette import overlay
 from cyborgs.evaluation.features import layer_maps
-from cyborgs.evaluation.segment import segment
+from cyborgs.evaluation.segmenting.segment import segment
 from cyborgs.evaluation.stream import threads_by_default
 from cyborgs.export.masks_coco import CocoInstances, CocoPanoptic
 from cyborgs.export.masks_label_studio import LabelStudio

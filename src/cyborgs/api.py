@@ -14,7 +14,7 @@ from cyborgs.engine.recipe import Recipe
 from cyborgs.evaluation.comparing import comparison
 from cyborgs.evaluation.comparing.judge import judge as judge
 from cyborgs.evaluation.layer_probes import evaluate as evaluate
-from cyborgs.evaluation.of_masks import quality as quality
+from cyborgs.evaluation.quality.of_masks import quality as quality
 from cyborgs.masks.config import MaskConfig
 from cyborgs.segment_config import ExportName, SegmentConfig, SegmentSource
 
@@ -199,7 +199,7 @@ def gallery(
     Raises:
         UserError: the input is at fault; says what to do.
     """
-    from cyborgs.evaluation.gallery import gallery_rows
+    from cyborgs.evaluation.quality.gallery import gallery_rows
     from cyborgs.report.gallery import formats_of, write_gallery
 
     formats_of(out, formats)  # a wrong suffix is told before the work, not after it

@@ -20,9 +20,9 @@ from cyborgs.engine.recipe_file import load
 from cyborgs.engine.run import Run, pretrain
 from cyborgs.evaluation.clustering import cluster_miou, map_miou
 from cyborgs.evaluation.linear_segmentation import linear_segmentation
-from cyborgs.evaluation.mask_quality import mean_best_overlap
 from cyborgs.evaluation.monitors import monitors
 from cyborgs.evaluation.of_run import neighbours_of_run
+from cyborgs.evaluation.quality.overlap import mean_best_overlap
 from cyborgs.evaluation.sets.labelled import read_label, read_list
 from cyborgs.files import write_bytes
 from cyborgs.masks.store import MaskStore

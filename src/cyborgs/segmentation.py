@@ -16,10 +16,10 @@ from cyborgs.engine.folder import locked
 from cyborgs.engine.log import moving
 from cyborgs.engine.recipe_file import from_dict
 from cyborgs.errors import UserError, printable
-from cyborgs.evaluation.segment import Ids
-from cyborgs.evaluation.segment import segment as segment_clusters
-from cyborgs.evaluation.segment_folder import Export
-from cyborgs.evaluation.segment_source import segment_source
+from cyborgs.evaluation.segmenting.by_source import segment_source
+from cyborgs.evaluation.segmenting.folder import Export
+from cyborgs.evaluation.segmenting.segment import Ids
+from cyborgs.evaluation.segmenting.segment import segment as segment_clusters
 from cyborgs.export.masks_coco import CocoInstances, CocoPanoptic
 from cyborgs.export.masks_label_studio import LabelStudio
 from cyborgs.files import make_folder

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from cyborgs.engine.contract import Stopped
 from cyborgs.engine.signals import Stop
 from cyborgs.errors import UserError
+from cyborgs.evaluation.contract import Context
 from cyborgs.evaluation.finetune import Objective, fine_tune, rate, steps_of
 from cyborgs.evaluation.labelled_batches import LabelledBatches
-from cyborgs.evaluation.protocols.config import FineTuneConfig
-from cyborgs.evaluation.protocols.protocol import Context
+from cyborgs.evaluation.settings.training import FineTuneConfig
 
 CONFIG = FineTuneConfig(epochs=3, batch_size=4, lr=0.05, head_lr_factor=10.0, checkpoint_every=2)
 

@@ -24,11 +24,11 @@ from cyborgs.engine.monitor_config import MonitorConfig
 from cyborgs.engine.recipe import Recipe
 from cyborgs.engine.trainer import Trainer
 from cyborgs.errors import UserError
+from cyborgs.evaluation.contract import Context, Result
 from cyborgs.evaluation.monitored import fine_tunes
 from cyborgs.evaluation.monitors import Monitors, monitors
 from cyborgs.evaluation.protocols import protocol as protocols
 from cyborgs.evaluation.protocols.catalogue import ENTRIES
-from cyborgs.evaluation.protocols.protocol import Context, Result
 from cyborgs.models.backbone import Backbone
 from cyborgs.report.catalogue import grouped
 from cyborgs.report.history import read_history
@@ -90,7 +90,7 @@ def test_a_run_with_monitors_is_the_run_without(photos: Path, tmp_path: Path, wa
     ]
     for line in lines[::2]:
         assert -1 <= line["neighbours/similarity_any"] <= line["neighbours/similarity"] <= 1.0001
-    assert all(line["knn/commonest_class"] == 0.5 and 0 <= line["knn/accuracy"] <= 1 for line in lines[1::2])
+    assert all(line["knn/commonest_class"] == 0.5 and 0 <= line["knn/top1"] <= 1 for line in lines[1::2])
     # The weights change what is measured.
     assert lines[0]["neighbours/similarity"] != lines[-2]["neighbours/similarity"]
     files = results(tmp_path / "with")
@@ -181,7 +181,7 @@ def test_what_fails_later_is_said_and_the_run_goes_on(photos: Path, tmp_path: Pa
     stream = io.StringIO()
     run = cyborgs.pretrain(watched, data=photos, out=tmp_path / "run", callbacks=[Remove()], stream=stream)
     lines = [line for line in run.metrics if line.get("monitor") == "knn"]
-    assert [("knn/accuracy" in line, "failed" in line) for line in lines] == [
+    assert [("knn/top1" in line, "failed" in line) for line in lines] == [
         (True, False), (False, True), (False, True)
     ]  # fmt: skip
     assert "red/0.png" in lines[1]["failed"]
@@ -227,7 +227,7 @@ def test_a_method_without_masks_has_monitors_too(photos: Path, tmp_path: Path) -
     [
         (["--monitor.every", "-1"], "monitor.every: need 0 (none) or a number of epochs, got -1"),
         (["--monitor.labelled", "x"], "monitor.every: need at least 1 where monitor.labelled"),
-        (["--monitor.every", "1", "--monitor.labelled", "{one}"], "need a subfolder for each class, at least two"),
+        (["--monitor.every", "1", "--monitor.labelled", "{one}"], "need a subfolder for each class, at least 2"),
         (["--monitor.every", "1", "--monitor.labelled", "{few}"], "red: need at least two photos of each class"),
         (["--monitor.every", "1", "--monitor.labelled", "none.txt"], "monitor.classes: none.txt is a list of label"),
         (["--monitor.every", "1", "--monitor.labelled", "none.txt", "--monitor.classes", "3"], "none.txt: the list"),

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from cyborgs.evaluation.contract import Context, Result
 from cyborgs.evaluation.judged import Hits
-from cyborgs.evaluation.protocols.protocol import Context, Result
 from cyborgs.models.backbone import Backbone
 
 calls: list[tuple[int, float]] = []

@@ -27,9 +27,7 @@ def test_columns(tmp_path: Path) -> None:
 
 def test_where_the_time_went(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
-    write_metrics(
-        run, {"step": 60, "epoch": 6, "monitor": "knn", "knn/accuracy": 0.5, "seconds": 4, "seconds_saving": 1}
-    )
+    write_metrics(run, {"step": 60, "epoch": 6, "monitor": "knn", "knn/top1": 0.5, "seconds": 4, "seconds_saving": 1})
     history = read_history(run / "metrics.jsonl")
     assert dict(history.seconds) == {
         "warm-up": 12.5, "training": 62.5, "waiting for photos": 30, "making masks": 60, "monitors": 3, "saving": 16
@@ -40,7 +38,7 @@ def test_where_the_time_went(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert sum(row["share"] for row in rows) == pytest.approx(1)
     assert rows[1]["time"] == "1m 2s"
-    assert history.monitors["knn/accuracy"].values.tolist() == [0.5]
+    assert history.monitors["knn/top1"].values.tolist() == [0.5]
     assert time_rows(read_history(tmp_path / "none")) == []
 
 

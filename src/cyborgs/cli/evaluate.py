@@ -10,8 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from cyborgs.cli import exits, protocol_options
-from cyborgs.evaluation.protocols.catalogue import ENTRIES
-from cyborgs.evaluation.protocols.config import Settings
+from cyborgs.evaluation.protocols.catalogue import ENTRIES, Settings
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from cyborgs.evaluation.protocols.catalogue import Entry
-from cyborgs.evaluation.protocols.config import Settings
+from cyborgs.evaluation.protocols.catalogue import Entry, Settings
 
 Extra = tuple[str, Any, Any]
 """Name, type and default of one option more."""

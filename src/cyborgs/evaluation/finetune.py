@@ -24,9 +24,9 @@ from cyborgs.engine.log import RunLog
 from cyborgs.engine.signals import Stop
 from cyborgs.engine.trainer import Trainer
 from cyborgs.errors import UserError
+from cyborgs.evaluation.contract import Context
 from cyborgs.evaluation.labelled_batches import LabelledBatches, Samples
-from cyborgs.evaluation.protocols.config import FineTuneConfig
-from cyborgs.evaluation.protocols.protocol import Context
+from cyborgs.evaluation.settings.training import FineTuneConfig
 from cyborgs.files import make_folder, write_bytes
 from cyborgs.sealed import sealed, unsealed
 from cyborgs.structures import EpochPlan, StepWork

@@ -1,4 +1,4 @@
-"""What was measured of each test image, by kind of figure (``protocols.protocol.Judged``)."""
+"""What was measured of each test image, by kind of figure (``contract.Judged``)."""
 
 from __future__ import annotations
 

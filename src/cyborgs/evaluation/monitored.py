@@ -8,9 +8,10 @@ from typing import Any, final
 
 from cyborgs.engine.monitor_config import MonitorConfig
 from cyborgs.errors import UserError
+from cyborgs.evaluation.contract import Context
 from cyborgs.evaluation.protocols import protocol as protocols
-from cyborgs.evaluation.protocols.config import FineTuneConfig, Settings
-from cyborgs.evaluation.protocols.protocol import Context
+from cyborgs.evaluation.protocols.catalogue import Settings
+from cyborgs.evaluation.settings.training import FineTuneConfig
 from cyborgs.models.backbone import Backbone
 
 
@@ -33,17 +34,18 @@ class ProtocolMonitor:
     Args:
         config: names protocol and photos.
         seed: of the protocol.
+        changes: fields of its settings in place of the preset's.
 
     Raises:
         UserError: no such protocol, one that trains in a run of several processes, or the photos cannot be used.
     """
 
-    def __init__(self, config: MonitorConfig, seed: int) -> None:
+    def __init__(self, config: MonitorConfig, seed: int, **changes: Any) -> None:
         try:
             entry = protocols.entry(config.protocol)
         except UserError as error:
             raise UserError(f"monitor.protocol: {error}") from None
-        settings: Any = protocols.settings_of(config.protocol, "small")
+        settings: Any = replace(protocols.settings_of(config.protocol, "small"), **changes)
         if fine_tunes(settings) and processes() > 1:
             raise UserError(
                 f"monitor.protocol: {config.protocol} trains, and that needs a run of one process; this one has "

@@ -24,7 +24,6 @@ from cyborgs.engine.contract import Stopped
 from cyborgs.engine.recipe import Recipe
 from cyborgs.engine.trainer import Trainer
 from cyborgs.errors import UserError, printable
-from cyborgs.evaluation.knn import ClassFolder, knn_accuracy, read_classes
 from cyborgs.evaluation.linear_segmentation import ProbeSettings, linear_segmentation
 from cyborgs.evaluation.monitored import ProtocolMonitor
 from cyborgs.evaluation.neighbours import Neighbours, compared_layers, search, sheet
@@ -162,29 +161,11 @@ def _labelled(recipe: Recipe) -> dict[str, Measure]:
     if path.is_dir():
         if config.classes:
             raise UserError(f"monitor.classes: {path} is a folder, whose subfolders are the classes. Leave it out.")
-        return {"knn": _Knn(read_classes(path), recipe)}
+        votes = replace(config, protocol="knn")
+        return {"knn": ProtocolMonitor(votes, recipe.seed, size=recipe.views.size)}
     if not config.classes:
         raise UserError(f"monitor.classes: {path} is a list of label images. Say how many classes they hold.")
     return {"probe": _Probe(read_list(path, classes=config.classes, ignore=255), recipe)}
-
-
-@final
-class _Knn:
-    """DINO's weighted vote on the network's last map."""
-
-    def __init__(self, photos: ClassFolder, recipe: Recipe) -> None:
-        self.photos = photos
-        self.recipe = recipe
-
-    def __call__(self, backbone: Backbone, epoch: int) -> dict[str, float]:
-        accuracy, commonest = knn_accuracy(
-            backbone,
-            self.photos,
-            layer=compared_layers(backbone)[-1],
-            size=self.recipe.views.size,
-            seed=self.recipe.seed,
-        )
-        return {"knn/accuracy": accuracy, "knn/commonest_class": commonest}
 
 
 @final

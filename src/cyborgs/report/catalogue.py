@@ -78,9 +78,9 @@ GROUPS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         ),
     },
     MONITORS: {
-        "knn/accuracy": (
+        "knn/top1": (
             "Accuracy of the nearest photos' vote",
-            "Share of labelled photos whose class the 20 nearest of the other half tell.",
+            "Share of the labelled test photos (or half of all) whose class the 20 nearest of the others tell.",
         ),
         "knn/commonest_class": (
             "For comparison: always the commonest class",

@@ -111,7 +111,7 @@ def _loss_sentences(history: History) -> list[str]:
 def _monitor_sentences(history: History) -> list[str]:
     sentences = []
     for key, subject in (
-        ("knn/accuracy", "The vote of the nearest labelled photos: accuracy"),
+        ("knn/top1", "The vote of the nearest labelled photos: accuracy"),
         ("probe/miou", "The linear segmentation probe of the labelled photos: mIoU"),
     ):
         values = list(history.monitors[key].values) if key in history.monitors else []
@@ -120,14 +120,8 @@ def _monitor_sentences(history: History) -> list[str]:
     heads = {key.partition("/")[0]: key for key in reversed(history.monitors) if "/" in key}
     for protocol, key in heads.items():  # of a protocol, the main figure comes first
         values = list(history.monitors[key].values)
-        if (
-            protocol not in ("knn", "probe", "neighbours")
-            and len(values) > 1
-            and _known(
-                values[0],
-            )
-            and _known(values[-1])
-        ):
+        told = protocol in ("knn", "probe", "neighbours")
+        if not told and len(values) > 1 and _known(values[0]) and _known(values[-1]):
             figure = key.partition("/")[2]
             sentences.append(
                 f"{protocol} (preset small), {figure}: {_change(values[0], values[-1])}, first to last measurement."

@@ -15,9 +15,9 @@ from cyborgs.errors import UserError
 from cyborgs.evaluation.comparing import compare_files, curve
 from cyborgs.evaluation.comparing.cells import measure
 from cyborgs.evaluation.comparing.compare import Compared, compare, sentence
+from cyborgs.evaluation.contract import Context
 from cyborgs.evaluation.protocols import protocol as protocols
-from cyborgs.evaluation.protocols.config import KnnSettings
-from cyborgs.evaluation.protocols.protocol import Context
+from cyborgs.evaluation.settings.photos import KnnSettings
 from cyborgs.models.backbone import Backbone
 from cyborgs.models.weights import save_backbone, weights_hash
 from tests.evaluation import toy_protocol

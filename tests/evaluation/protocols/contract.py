@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from cyborgs.errors import UserError
-from cyborgs.evaluation.protocols.protocol import Context, Data, Result, entry, interval, module, settings_of
+from cyborgs.evaluation.contract import Context, Data, Result, interval
+from cyborgs.evaluation.protocols.protocol import entry, module, settings_of
 from cyborgs.models.backbone import Backbone
 from cyborgs.models.config import BackboneConfig
 

@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 
 from cyborgs.errors import UserError
+from cyborgs.evaluation.contract import Context
 from cyborgs.evaluation.metrics.segmentation import confusion, hungarian_scores, majority_scores
 from cyborgs.evaluation.protocols import clustering
 from cyborgs.evaluation.protocols.clustering import ClusterCounts, Cropped
-from cyborgs.evaluation.protocols.config import ClusteringSettings
-from cyborgs.evaluation.protocols.protocol import Context
+from cyborgs.evaluation.settings.pixels import ClusteringSettings
 from tests.evaluation.protocols.contract import ProtocolContract, make_backbone, make_pixels
 
 SETTINGS = ClusteringSettings(side=64, linear=False, clusters=(3, 2, 6))

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cyborgs.evaluation.protocols.config import (
-    ClusteringSettings,
-    DenseProbeSettings,
-    KnnSettings,
-    LinearClassificationSettings,
-    Voc07Settings,
-)
+from cyborgs.evaluation.settings.photos import KnnSettings, LinearClassificationSettings, Voc07Settings
+from cyborgs.evaluation.settings.pixels import ClusteringSettings, DenseProbeSettings
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from cyborgs.errors import UserError
+from cyborgs.evaluation.contract import Context
 from cyborgs.evaluation.judged import PixelCounts
 from cyborgs.evaluation.linear_segmentation import ProbeSettings, linear_segmentation
 from cyborgs.evaluation.metrics.segmentation import class_scores
 from cyborgs.evaluation.neighbours import compared_layers
 from cyborgs.evaluation.protocols import dense_probe
-from cyborgs.evaluation.protocols.config import DenseProbeSettings
-from cyborgs.evaluation.protocols.protocol import Context
+from cyborgs.evaluation.settings.pixels import DenseProbeSettings
 from tests.evaluation.protocols.contract import ProtocolContract, make_backbone, make_pixels
 
 SETTINGS = DenseProbeSettings(epochs=2, min_steps=10)

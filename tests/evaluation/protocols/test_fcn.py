@@ -15,13 +15,15 @@ from cyborgs.engine.contract import Stopped
 from cyborgs.engine.signals import Stop
 from cyborgs.errors import UserError
 from cyborgs.evaluation import finetune
+from cyborgs.evaluation.contract import Context, Result
 from cyborgs.evaluation.fcn import run
 from cyborgs.evaluation.fcn.run import figures_of, inference
 from cyborgs.evaluation.metrics.segmentation import class_scores, confusion
 from cyborgs.evaluation.protocols import fcn, stuff_probe
 from cyborgs.evaluation.protocols.catalogue import ENTRIES
-from cyborgs.evaluation.protocols.config import FcnSettings, FineTuneConfig
-from cyborgs.evaluation.protocols.protocol import Context, Result, module, settings_of
+from cyborgs.evaluation.protocols.protocol import module, settings_of
+from cyborgs.evaluation.settings.pixels import FcnSettings
+from cyborgs.evaluation.settings.training import FineTuneConfig
 from tests.evaluation.protocols.contract import ProtocolContract, make_backbone, make_pixels, same
 
 TINY: dict[str, Any] = {

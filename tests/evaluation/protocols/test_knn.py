@@ -10,12 +10,12 @@ import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
+from cyborgs.evaluation.contract import Context, Result
 from cyborgs.evaluation.frozen.cache import Extraction, extract
 from cyborgs.evaluation.frozen.transforms import Square
 from cyborgs.evaluation.protocols import knn
-from cyborgs.evaluation.protocols.config import KnnSettings
-from cyborgs.evaluation.protocols.protocol import Context, Result
 from cyborgs.evaluation.sets.classified import ClassifiedData
+from cyborgs.evaluation.settings.photos import KnnSettings
 from tests.conftest import make_photos
 from tests.evaluation.protocols.contract import CLASSES, ProtocolContract, make_backbone, make_classes
 

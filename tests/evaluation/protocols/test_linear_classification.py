@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 
 from cyborgs.errors import UserError
+from cyborgs.evaluation.contract import Context
 from cyborgs.evaluation.frozen.cache import Extraction, extract
 from cyborgs.evaluation.frozen.transforms import Square
 from cyborgs.evaluation.labelled_batches import LabelledBatches
 from cyborgs.evaluation.protocols import linear_classification as protocol
-from cyborgs.evaluation.protocols.config import LinearClassificationSettings
-from cyborgs.evaluation.protocols.protocol import Context
+from cyborgs.evaluation.settings.photos import LinearClassificationSettings
 from tests.conftest import make_photos
 from tests.evaluation.protocols.contract import ProtocolContract, make_backbone, make_classes
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from benchmarks.studies.voc_from_coco import write_folder
 
-from cyborgs.evaluation.protocols.protocol import Context, Result, entry, interval, module, settings_of
+from cyborgs.evaluation.contract import Context, Result, interval
+from cyborgs.evaluation.protocols.protocol import entry, module, settings_of
 from tests.evaluation.protocols.contract import make_backbone
 
 pytestmark = pytest.mark.slow

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from cyborgs.evaluation.protocols.protocol import Context, entry, module, settings_of
+from cyborgs.evaluation.contract import Context
+from cyborgs.evaluation.protocols.protocol import entry, module, settings_of
 from tests.evaluation.protocols.contract import make_backbone
 
 pytestmark = pytest.mark.slow

@@ -14,12 +14,12 @@ from sklearn.svm import LinearSVC
 
 from cyborgs.data.decode import decode
 from cyborgs.errors import UserError
+from cyborgs.evaluation.contract import Context
 from cyborgs.evaluation.frozen import svm
 from cyborgs.evaluation.frozen.transforms import Square, Squash
 from cyborgs.evaluation.protocols import voc07
-from cyborgs.evaluation.protocols.config import Voc07Settings
-from cyborgs.evaluation.protocols.protocol import Context
 from cyborgs.evaluation.sets.voc_lists import CLASSES, VocData
+from cyborgs.evaluation.settings.photos import Voc07Settings
 from tests.evaluation.protocols.contract import ProtocolContract, make_backbone
 from tests.evaluation.voc import KNOWN, make_voc
 

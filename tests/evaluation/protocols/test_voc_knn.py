@@ -12,14 +12,14 @@ from sklearn.metrics import average_precision_score
 from sklearn.neighbors import KNeighborsRegressor
 
 from cyborgs.errors import UserError
+from cyborgs.evaluation.contract import Context, Result
 from cyborgs.evaluation.frozen.cache import Extraction, extract
 from cyborgs.evaluation.frozen.transforms import Square
 from cyborgs.evaluation.frozen.voting import shares_of_votes
 from cyborgs.evaluation.metrics.average_precision import envelope_average_precision
 from cyborgs.evaluation.protocols import voc_knn
-from cyborgs.evaluation.protocols.config import VocKnnSettings
-from cyborgs.evaluation.protocols.protocol import Context, Result
 from cyborgs.evaluation.sets.voc_lists import CLASSES, VocData
+from cyborgs.evaluation.settings.photos import VocKnnSettings
 from tests.evaluation.protocols.contract import ProtocolContract, make_backbone
 from tests.evaluation.voc import KNOWN, make_voc
 

@@ -14,10 +14,10 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from cyborgs.evaluation.contract import Context, Data
 from cyborgs.evaluation.metrics.intervals import weights
 from cyborgs.evaluation.protocols import protocol as protocols
-from cyborgs.evaluation.protocols.config import Settings
-from cyborgs.evaluation.protocols.protocol import Context, Data
+from cyborgs.evaluation.protocols.catalogue import Settings
 from cyborgs.files import make_folder, write_bytes
 from cyborgs.models.backbone import Backbone
 from cyborgs.models.weights import weights_hash

@@ -9,10 +9,10 @@ from pathlib import Path
 from cyborgs.errors import UserError
 from cyborgs.evaluation.comparing.cells import Cell, measure
 from cyborgs.evaluation.comparing.paired import Difference, difference, mean_over
+from cyborgs.evaluation.contract import Context, Data
 from cyborgs.evaluation.metrics.intervals import Interval
 from cyborgs.evaluation.protocols import protocol as protocols
-from cyborgs.evaluation.protocols.config import Settings
-from cyborgs.evaluation.protocols.protocol import Context, Data
+from cyborgs.evaluation.protocols.catalogue import Settings
 from cyborgs.models.backbone import Backbone
 
 Open = Callable[[str, int], Backbone]

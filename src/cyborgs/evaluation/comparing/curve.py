@@ -16,8 +16,8 @@ from cyborgs.evaluation.comparing.cells import Cell, measure
 from cyborgs.evaluation.comparing.compare import metric_name
 from cyborgs.evaluation.comparing.compare_files import COLOURS, MARKS
 from cyborgs.evaluation.comparing.paired import mean_over
-from cyborgs.evaluation.protocols.config import Settings
-from cyborgs.evaluation.protocols.protocol import Context, Data
+from cyborgs.evaluation.contract import Context, Data
+from cyborgs.evaluation.protocols.catalogue import Settings
 from cyborgs.files import make_folder, write_bytes
 from cyborgs.models.backbone import Backbone
 from cyborgs.models.weights import load_backbone

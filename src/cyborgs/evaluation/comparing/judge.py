@@ -19,13 +19,12 @@ from cyborgs.evaluation.comparing.cells import Cell, measure, plain
 from cyborgs.evaluation.comparing.compare import metric_name
 from cyborgs.evaluation.comparing.comparison import CELLS, FEATURES, Opener
 from cyborgs.evaluation.comparing.paired import Difference, difference, mean_over
+from cyborgs.evaluation.contract import Context
 from cyborgs.evaluation.frozen.colour_order import colour_doubt
 from cyborgs.evaluation.metrics.intervals import Interval
 from cyborgs.evaluation.monitored import processes
 from cyborgs.evaluation.protocols import protocol as protocols
-from cyborgs.evaluation.protocols.catalogue import Entry, Preset
-from cyborgs.evaluation.protocols.config import Settings
-from cyborgs.evaluation.protocols.protocol import Context
+from cyborgs.evaluation.protocols.catalogue import Entry, Preset, Settings
 from cyborgs.files import make_folder, write_bytes
 from cyborgs.models.weights import weights_hash
 

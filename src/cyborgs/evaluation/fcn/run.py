@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from cyborgs.evaluation.contract import Context, Result
 from cyborgs.evaluation.fcn.augment import Crops
 from cyborgs.evaluation.fcn.inference import Inference, confusions
 from cyborgs.evaluation.fcn.network import Fcn, FrozenProbe
 from cyborgs.evaluation.finetune import fine_tune
 from cyborgs.evaluation.judged import PixelCounts
 from cyborgs.evaluation.metrics.segmentation import Counts, class_scores
-from cyborgs.evaluation.protocols.config import FcnSettings
-from cyborgs.evaluation.protocols.protocol import Context, Result
 from cyborgs.evaluation.sets.pixel_sets import PixelData, PixelSet
+from cyborgs.evaluation.settings.pixels import FcnSettings
 from cyborgs.models.backbone import Backbone
 from cyborgs.models.weights import weights_hash
 

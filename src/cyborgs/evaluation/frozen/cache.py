@@ -27,7 +27,7 @@ from cyborgs.files import make_folder, write_bytes
 from cyborgs.models.weights import weights_hash
 
 if TYPE_CHECKING:
-    from cyborgs.evaluation.protocols.protocol import Context
+    from cyborgs.evaluation.contract import Context
     from cyborgs.models.backbone import Backbone
 
 Float32 = NDArray[np.float32]

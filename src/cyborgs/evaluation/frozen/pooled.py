@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cyborgs.errors import printable
-from cyborgs.evaluation.protocols.protocol import Context, Data
+from cyborgs.evaluation.contract import Context, Data
 from cyborgs.evaluation.sets.classified import ClassifiedData
 from cyborgs.ops.spectrum import POINT
 

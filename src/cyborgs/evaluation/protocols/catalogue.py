@@ -12,21 +12,29 @@ from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from cyborgs.errors import UserError
-from cyborgs.evaluation.protocols.config import (
+from cyborgs.evaluation.settings.photos import (
     ClassificationSettings,
-    ClusteringSettings,
-    DenseProbeSettings,
-    FcnSettings,
-    FineTuneConfig,
     KnnSettings,
     LinearClassificationSettings,
-    Settings,
-    StuffProbeSettings,
     Voc07Settings,
     VocKnnSettings,
 )
+from cyborgs.evaluation.settings.pixels import ClusteringSettings, DenseProbeSettings, FcnSettings, StuffProbeSettings
+from cyborgs.evaluation.settings.training import FineTuneConfig
 
 Preset = Literal["paper", "small"]
+Settings = (
+    Voc07Settings
+    | KnnSettings
+    | VocKnnSettings
+    | LinearClassificationSettings
+    | ClassificationSettings
+    | FcnSettings
+    | StuffProbeSettings
+    | DenseProbeSettings
+    | ClusteringSettings
+)
+"""Of any protocol."""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from torch import Tensor
 from cyborgs.data.palette import nearest
 from cyborgs.errors import UserError
 from cyborgs.evaluation.clustering import cluster_cells, sample_cells
+from cyborgs.evaluation.contract import Context, Result
 from cyborgs.evaluation.features import UInt8, iterate_maps, join
 from cyborgs.evaluation.frozen.pooled import class_names, collapsed, counts_of
 from cyborgs.evaluation.frozen.transforms import centre, to_short_side
@@ -31,10 +32,9 @@ from cyborgs.evaluation.metrics.segmentation import (
     hungarian_scores,
     majority_scores,
 )
-from cyborgs.evaluation.protocols.config import ClusteringSettings
-from cyborgs.evaluation.protocols.protocol import Context, Result
 from cyborgs.evaluation.sets.labelled import LabelledPhotos
 from cyborgs.evaluation.sets.pixel_sets import PixelData, PixelSet, open_for
+from cyborgs.evaluation.settings.pixels import ClusteringSettings
 from cyborgs.ops.enlarge import Enlarged
 from cyborgs.seeds import numpy_generator
 

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from cyborgs.evaluation.contract import Context, Result
 from cyborgs.evaluation.features import FrozenMaps, frozen_maps
 from cyborgs.evaluation.frozen.pooled import class_names, counts_of
 from cyborgs.evaluation.judged import PixelCounts
 from cyborgs.evaluation.linear_segmentation import ProbeSettings, linear_segmentation
 from cyborgs.evaluation.neighbours import compared_layers
-from cyborgs.evaluation.protocols.config import DenseProbeSettings
-from cyborgs.evaluation.protocols.protocol import Context, Result
 from cyborgs.evaluation.sets.pixel_sets import PixelData, open_for
+from cyborgs.evaluation.settings.pixels import DenseProbeSettings
 from cyborgs.models.weights import weights_hash
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from cyborgs.evaluation.contract import Context, Result
 from cyborgs.evaluation.fcn.network import Fcn
 from cyborgs.evaluation.fcn.run import trained_and_judged
-from cyborgs.evaluation.protocols.config import FcnSettings
-from cyborgs.evaluation.protocols.protocol import Context, Result
 from cyborgs.evaluation.sets.pixel_sets import PixelData, open_for
+from cyborgs.evaluation.settings.pixels import FcnSettings
 
 if TYPE_CHECKING:
     from cyborgs.models.backbone import Backbone

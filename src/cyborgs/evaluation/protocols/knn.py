@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
+from cyborgs.evaluation.contract import Context, Result
 from cyborgs.evaluation.frozen.cache import Extraction, features_of
 from cyborgs.evaluation.frozen.pooled import all_vote, class_shares, collapsed, counts_of, numbers_of, unknown_classes
 from cyborgs.evaluation.frozen.transforms import Drawn, Square
 from cyborgs.evaluation.frozen.voting import nearest_rows, votes
 from cyborgs.evaluation.judged import Hits
 from cyborgs.evaluation.metrics.spread import alignment, uniformity
-from cyborgs.evaluation.protocols.config import KnnSettings
-from cyborgs.evaluation.protocols.protocol import Context, Result
 from cyborgs.evaluation.sets.classified import ClassifiedData, open_folders
 from cyborgs.evaluation.sets.splits import first_of
+from cyborgs.evaluation.settings.photos import KnnSettings
 from cyborgs.ops.normalise import unit_rows
 from cyborgs.ops.spectrum import effective_rank
 

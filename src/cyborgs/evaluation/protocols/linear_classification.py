@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cyborgs.errors import NotFiniteError, UserError
+from cyborgs.evaluation.contract import Context, Result
 from cyborgs.evaluation.features import UInt8, frozen
 from cyborgs.evaluation.finetune import Objective, fine_tune
 from cyborgs.evaluation.frozen.cache import Extraction, features_of
@@ -25,9 +26,9 @@ from cyborgs.evaluation.frozen.logistic import LogisticFit, fit_logistic
 from cyborgs.evaluation.frozen.pooled import class_shares, collapsed, counts_of, numbers_of, unknown_classes
 from cyborgs.evaluation.frozen.transforms import Square, drawn_crop
 from cyborgs.evaluation.judged import Hits
-from cyborgs.evaluation.protocols.config import FineTuneConfig, LinearClassificationSettings
-from cyborgs.evaluation.protocols.protocol import Context, Result
 from cyborgs.evaluation.sets.classified import ClassifiedData, ClassifiedSet, open_folders
+from cyborgs.evaluation.settings.photos import LinearClassificationSettings
+from cyborgs.evaluation.settings.training import FineTuneConfig
 from cyborgs.models.weights import weights_hash
 from cyborgs.ops.normalise import unit_rows
 from cyborgs.seeds import torch_generator

@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from cyborgs.evaluation.contract import Context, Result
 from cyborgs.evaluation.fcn.network import FrozenProbe
 from cyborgs.evaluation.fcn.run import trained_and_judged
-from cyborgs.evaluation.protocols.config import StuffProbeSettings
-from cyborgs.evaluation.protocols.protocol import Context, Result
 from cyborgs.evaluation.sets.pixel_sets import PixelData, open_pixels
+from cyborgs.evaluation.settings.pixels import StuffProbeSettings
 
 if TYPE_CHECKING:
     from cyborgs.models.backbone import Backbone

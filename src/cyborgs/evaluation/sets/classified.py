@@ -16,7 +16,7 @@ from cyborgs.data.decode import decode
 from cyborgs.data.listing import list_images
 from cyborgs.errors import UserError
 from cyborgs.evaluation.sets.class_lists import lines, listed, must_exist
-from cyborgs.evaluation.sets.splits import fingerprint, stratified
+from cyborgs.evaluation.sets.splits import counted, fingerprint, stratified
 
 UInt8 = NDArray[np.uint8]
 _SHARE: Final = 60
@@ -71,8 +71,7 @@ class ClassifiedData:
     @property
     def counts(self) -> Mapping[str, int]:
         """``train``, ``test``, ``classes``, and ``skipped: REASON``."""
-        skipped = {f"skipped: {reason}": n for reason, n in self.left_out.items()}
-        return {"train": len(self.train), "test": len(self.test), "classes": len(self.train.classes), **skipped}
+        return counted(len(self.train), len(self.test), len(self.train.classes), self.left_out)
 
     @cached_property
     def fingerprint(self) -> str:

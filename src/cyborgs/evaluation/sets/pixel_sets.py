@@ -20,7 +20,7 @@ from cyborgs.data.decode import decode
 from cyborgs.errors import UserError
 from cyborgs.evaluation.sets.pixel_folder import Classes
 from cyborgs.evaluation.sets.pixel_layouts import LAYOUTS
-from cyborgs.evaluation.sets.splits import fingerprint, first_of, part_of
+from cyborgs.evaluation.sets.splits import counted, fingerprint, first_of, part_of
 
 UInt8 = NDArray[np.uint8]
 _SHARE: Final = 62
@@ -132,8 +132,7 @@ class PixelData:
     @property
     def counts(self) -> Mapping[str, int]:
         """``train``, ``test``, ``classes``, and ``skipped: REASON``."""
-        skipped = {f"skipped: {reason}": n for reason, n in self.left_out.items()}
-        return {"train": len(self.train), "test": len(self.test), "classes": self.train.classes, **skipped}
+        return counted(len(self.train), len(self.test), self.train.classes, self.left_out)
 
     @cached_property
     def fingerprint(self) -> str:

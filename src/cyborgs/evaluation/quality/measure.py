@@ -17,12 +17,12 @@ from cyborgs.errors import UserError
 from cyborgs.evaluation.metrics.boundary import TOLERANCE
 from cyborgs.evaluation.metrics.intervals import DRAWS, Interval, mean_interval
 from cyborgs.evaluation.metrics.segmentation import Regions
-from cyborgs.evaluation.photo_quality import MEASURES, PhotoScores, PhotoSettings, photo_scores
-from cyborgs.evaluation.set_quality import SET_MEASURES, ClassRow, set_scores
+from cyborgs.evaluation.quality.over_set import SET_MEASURES, ClassRow, set_scores
+from cyborgs.evaluation.quality.photo import MEASURES, PhotoScores, PhotoSettings, photo_scores
 
 if TYPE_CHECKING:
     from cyborgs.data.annotations.truth import Truth
-    from cyborgs.evaluation.predictions import Predictions
+    from cyborgs.evaluation.quality.predictions import Predictions
 
 Progress = Callable[[int, int], None]
 

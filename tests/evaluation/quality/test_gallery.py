@@ -13,11 +13,10 @@ from cyborgs.data.images import Images
 from cyborgs.data.listing import list_images
 from cyborgs.data.scan import scan
 from cyborgs.errors import UserError
-from cyborgs.evaluation import gallery
 from cyborgs.evaluation.clustering import assign, cluster_images
 from cyborgs.evaluation.features import join, layer_maps
-
-from .fakes import FakeBackbone, blocks
+from cyborgs.evaluation.quality import gallery
+from tests.evaluation.fakes import FakeBackbone, blocks
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from cyborgs.data.palette import nearest
 from cyborgs.errors import UserError
 from cyborgs.evaluation.clustering import Clusters
 from cyborgs.evaluation.features import Progress, UInt8
-from cyborgs.evaluation.mask_names import mask_names
-from cyborgs.evaluation.segment_folder import CENTROIDS, Export, SegmentFolder
+from cyborgs.evaluation.segmenting.folder import CENTROIDS, Export, SegmentFolder
+from cyborgs.evaluation.segmenting.names import mask_names
 from cyborgs.evaluation.stream import Hands, SizedPhotos, stream_maps, threads_by_default
 from cyborgs.files import write_bytes
 from cyborgs.masks.config import CrfConfig

@@ -12,12 +12,11 @@ from PIL import Image
 from cyborgs.data.images import Images
 from cyborgs.data.scenes import write_label_png
 from cyborgs.errors import UserError
-from cyborgs.evaluation.predictions import open_predictions, read_labels
-from cyborgs.evaluation.segment import segment
+from cyborgs.evaluation.quality.predictions import open_predictions, read_labels
+from cyborgs.evaluation.segmenting.segment import segment
 from cyborgs.masks.store import GenerationWriter
 from cyborgs.structures import LabelMap
-
-from .fakes import FakeBackbone, MemoryPhotos, blocks
+from tests.evaluation.fakes import FakeBackbone, MemoryPhotos, blocks
 
 
 @pytest.fixture

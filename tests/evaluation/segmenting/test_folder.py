@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from cyborgs.errors import UserError
-from cyborgs.evaluation.segment import segment
-from cyborgs.evaluation.segment_folder import WORK
-from cyborgs.evaluation.segment_source import segment_source
+from cyborgs.evaluation.segmenting.by_source import segment_source
+from cyborgs.evaluation.segmenting.folder import WORK
+from cyborgs.evaluation.segmenting.segment import segment
 from cyborgs.masks.bootstrap import Bootstrap
 from cyborgs.masks.grid import Grid
 from tests.evaluation.fakes import FakeBackbone, MemoryPhotos, blocks
@@ -205,7 +205,7 @@ def test_photos_of_a_source_are_cut_to_what_memory_holds(photos, tmp_path, monke
             calls.append(len(images))
             return [LabelMap(np.array([[9, 1]], np.uint8), 9) for _ in images]
 
-    monkeypatch.setattr("cyborgs.evaluation.segment_source.PIECE_PIXELS", 96 * 128 + 48 * 80)
+    monkeypatch.setattr("cyborgs.evaluation.segmenting.by_source.PIECE_PIXELS", 96 * 128 + 48 * 80)
     segment_source(photos, OfPhoto(), tmp_path, ids="photo")
     assert calls == [2, 2, 1]
     assert json.loads((tmp_path / "segmentation.json").read_text())["void"] == 9
@@ -216,7 +216,7 @@ KILLED = """
 import os, sys
 import numpy as np
 from pathlib import Path
-from cyborgs.evaluation.segment import segment
+from cyborgs.evaluation.segmenting.segment import segment
 from tests.evaluation.fakes import FakeBackbone, MemoryPhotos, blocks
 
 class Dies:

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from cyborgs.data.colours import by_size, matched, paint, renumbered
 from cyborgs.data.palette import nearest
 from cyborgs.errors import printable
-from cyborgs.evaluation.photo_quality import MEASURES, is_share
-from cyborgs.evaluation.set_quality import SET_MEASURES
+from cyborgs.evaluation.quality.over_set import SET_MEASURES
+from cyborgs.evaluation.quality.photo import MEASURES, is_share
 from cyborgs.files import write_bytes
 
 if TYPE_CHECKING:
     from cyborgs.evaluation.metrics.intervals import Interval
-    from cyborgs.evaluation.quality import Quality
+    from cyborgs.evaluation.quality.measure import Quality
 
 UInt8 = NDArray[np.uint8]
 Reader = Callable[[int], NDArray[np.integer]]

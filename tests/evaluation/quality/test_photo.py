@@ -13,7 +13,7 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, r
 
 from cyborgs.evaluation.metrics.boundary import boundary_score
 from cyborgs.evaluation.metrics.segmentation import best_overlap, confusion, hungarian_scores
-from cyborgs.evaluation.photo_quality import MEASURES, PhotoSettings, is_share, photo_scores
+from cyborgs.evaluation.quality.photo import MEASURES, PhotoSettings, is_share, photo_scores
 
 preds = arrays(np.uint8, (8, 8), elements=st.integers(0, 4))
 truths = arrays(np.int32, (8, 8), elements=st.integers(-1, 3))

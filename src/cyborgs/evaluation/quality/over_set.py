@@ -18,7 +18,7 @@ from cyborgs.evaluation.metrics.segmentation import (
     hungarian_scores,
     majority_scores,
 )
-from cyborgs.evaluation.photo_quality import PhotoScores
+from cyborgs.evaluation.quality.photo import PhotoScores
 
 Floats = NDArray[np.float64]
 

@@ -48,5 +48,5 @@ def opens(patch: pytest.MonkeyPatch, truth: FakeTruth) -> list[tuple[object, ...
         asked.append((spec, list(names), root, void))
         return truth
 
-    patch.setattr("cyborgs.evaluation.of_masks.open_truth", open_truth)
+    patch.setattr("cyborgs.evaluation.quality.of_masks.open_truth", open_truth)
     return asked

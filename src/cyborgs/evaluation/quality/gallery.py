@@ -18,8 +18,8 @@ from cyborgs.engine.recipe_file import from_dict, load
 from cyborgs.errors import UserError, printable
 from cyborgs.evaluation.clustering import Clusters, assign, cluster_images
 from cyborgs.evaluation.features import Progress, UInt8, join, layer_maps
-from cyborgs.evaluation.of_masks import truth_map, truth_of
 from cyborgs.evaluation.of_run import backbone_of
+from cyborgs.evaluation.quality.of_masks import truth_map, truth_of
 from cyborgs.masks.bootstrap import cap_short_side
 from cyborgs.masks.config import CrfConfig
 from cyborgs.masks.crf import refine

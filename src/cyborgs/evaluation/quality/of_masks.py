@@ -15,10 +15,10 @@ from cyborgs.data.listing import list_images
 from cyborgs.data.scan import scan
 from cyborgs.engine.log import moving
 from cyborgs.errors import printable
-from cyborgs.evaluation import quality_files
-from cyborgs.evaluation.predictions import PICTURE, open_predictions
-from cyborgs.evaluation.quality import NO_CLASSES, Quality, QualitySettings, measure
-from cyborgs.evaluation.quality_picture import draw
+from cyborgs.evaluation.quality import files as quality_files
+from cyborgs.evaluation.quality.measure import NO_CLASSES, Quality, QualitySettings, measure
+from cyborgs.evaluation.quality.picture import draw
+from cyborgs.evaluation.quality.predictions import PICTURE, open_predictions
 
 if TYPE_CHECKING:
     from cyborgs.data.annotations.truth import Truth

@@ -15,11 +15,10 @@ from cyborgs.data.palette import nearest, palette
 from cyborgs.errors import UserError
 from cyborgs.evaluation.clustering import assign
 from cyborgs.evaluation.features import layer_maps
-from cyborgs.evaluation.mask_names import mask_names
-from cyborgs.evaluation.segment import segment
+from cyborgs.evaluation.segmenting.names import mask_names
+from cyborgs.evaluation.segmenting.segment import segment
 from cyborgs.masks.config import CrfConfig
-
-from .fakes import FakeBackbone, MemoryPhotos, blocks
+from tests.evaluation.fakes import FakeBackbone, MemoryPhotos, blocks
 
 
 @pytest.fixture
@@ -154,8 +153,8 @@ def test_crf_is_given_true_cosines_of_the_labels_that_are_present(photos, tmp_pa
         given.append((image, cosines, config))
         return np.full(image.shape[:2], len(cosines) - 1, np.uint8)
 
-    monkeypatch.setattr("cyborgs.evaluation.segment.refine", refine)
-    monkeypatch.setattr("cyborgs.evaluation.segment.require_crf", lambda: None)
+    monkeypatch.setattr("cyborgs.evaluation.segmenting.segment.refine", refine)
+    monkeypatch.setattr("cyborgs.evaluation.segmenting.segment.require_crf", lambda: None)
     config = CrfConfig(iterations=3)
     found = segment(photos, FakeBackbone(), tmp_path, layers=["layer2"], clusters=9, crf=config, threads=0)[9]
     assert len(given) == 2

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from cyborgs.data.palette import nearest
 from cyborgs.evaluation.features import Progress, UInt8
-from cyborgs.evaluation.mask_names import mask_names
-from cyborgs.evaluation.segment import Exports, Ids, no_exports, write_photo
-from cyborgs.evaluation.segment_folder import SegmentFolder
+from cyborgs.evaluation.segmenting.folder import SegmentFolder
+from cyborgs.evaluation.segmenting.names import mask_names
+from cyborgs.evaluation.segmenting.segment import Exports, Ids, no_exports, write_photo
 from cyborgs.evaluation.stream import Hands, SizedPhotos, threads_by_default
 from cyborgs.masks.source import MaskSource
 

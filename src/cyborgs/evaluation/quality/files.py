@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from cyborgs.engine.recipe_file import environment
 from cyborgs.errors import printable
-from cyborgs.evaluation.photo_quality import MEASURES
-from cyborgs.evaluation.predictions import RESULT
-from cyborgs.evaluation.set_quality import SET_MEASURES
+from cyborgs.evaluation.quality.over_set import SET_MEASURES
+from cyborgs.evaluation.quality.photo import MEASURES
+from cyborgs.evaluation.quality.predictions import RESULT
 from cyborgs.files import make_folder, write_bytes
 
 if TYPE_CHECKING:
     from cyborgs.evaluation.metrics.intervals import Interval
-    from cyborgs.evaluation.quality import Quality, QualitySettings
+    from cyborgs.evaluation.quality.measure import Quality, QualitySettings
 
 FORMAT: Final = 1
 SHOWN: Final = 40

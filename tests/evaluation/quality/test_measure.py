@@ -7,10 +7,9 @@ import pytest
 
 from cyborgs.errors import UserError
 from cyborgs.evaluation.metrics.segmentation import best_overlaps, confusion, hungarian_scores, majority_scores
-from cyborgs.evaluation.predictions import Maps
-from cyborgs.evaluation.quality import QualitySettings, measure, read_class_names
-
-from .truths import FakeTruth
+from cyborgs.evaluation.quality.measure import QualitySettings, measure, read_class_names
+from cyborgs.evaluation.quality.predictions import Maps
+from tests.evaluation.quality.truths import FakeTruth
 
 FEW = QualitySettings(draws=40)
 

@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from cyborgs.evaluation.mask_quality import mean_best_overlap
 from cyborgs.evaluation.metrics.segmentation import (
     best_overlap,
     best_overlaps,
@@ -18,6 +17,7 @@ from cyborgs.evaluation.metrics.segmentation import (
     majority_scores,
     object_overlaps,
 )
+from cyborgs.evaluation.quality.overlap import mean_best_overlap
 
 maps = arrays(np.uint8, (8, 8), elements=st.integers(0, 3))
 

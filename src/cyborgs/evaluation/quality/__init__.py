@@ -1,0 +1,1 @@
+"""Masks measured against people's annotations, and shown beside them."""

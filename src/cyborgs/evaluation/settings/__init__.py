@@ -1,0 +1,1 @@
+"""The settings of the protocols; the defaults are the published ones. No torch here."""

@@ -1,0 +1,60 @@
+"""How a network is trained with labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+
+def positive(name: str, values: Sequence[float]) -> None:
+    """Raise ValueError, which names the field, unless all are finite and above 0."""
+    if not all(0 < value < float("inf") for value in values):
+        raise ValueError(f"{name}: need positive numbers, got {', '.join(map(str, values))}")
+
+
+@dataclass(frozen=True)
+class FineTuneConfig:
+    """SGD on all weights, or on the head's alone."""
+
+    epochs: int = 20
+    """Passes over the training images; not used where iterations is above 0."""
+    iterations: int = 0
+    """Steps in all, in place of epochs."""
+    batch_size: int = 256
+    """Images in a step."""
+    lr: float = 0.01
+    """Rate of the backbone's weights."""
+    head_lr_factor: float = 1.0
+    """Rate of the head's weights over that of the backbone's."""
+    momentum: float = 0.9
+    """Momentum."""
+    weight_decay: float = 1e-4
+    """Weight decay, on all parameters."""
+    schedule: Literal["step", "poly", "cosine"] = "step"
+    """x gamma at the milestones, (1 - t)^0.9, or half a cosine to 0."""
+    milestones: tuple[float, ...] = (0.6, 0.8)
+    """Shares of all steps at which the rate is multiplied by gamma."""
+    gamma: float = 0.2
+    """Factor at a milestone."""
+    min_lr: float = 0.0
+    """The rate does not fall below it (poly)."""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """Arithmetic of the network."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints, from which the same command goes on."""
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "head_lr_factor", "gamma"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"training.{name}: need a positive number, got {getattr(self, name)}")
+        for name in ("momentum", "weight_decay", "min_lr"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"training.{name}: need a number of at least 0, got {getattr(self, name)}")
+        for name in ("batch_size", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"training.{name}: need at least 1, got {getattr(self, name)}")
+        if self.iterations < 0 or self.epochs < (0 if self.iterations else 1):
+            raise ValueError(f"training.epochs: need at least 1 (or training.iterations), got {self.epochs}")
+        if list(self.milestones) != sorted(self.milestones) or not all(0 < m <= 1 for m in self.milestones):
+            raise ValueError(f"training.milestones: need rising shares from 0 to 1, got {self.milestones}")
