@@ -11,6 +11,7 @@ from cyborgs.models.backbone import Backbone
 from cyborgs.models.config import BackboneConfig
 
 UInt8 = NDArray[np.uint8]
+CAFFE = torch.tensor([123.68, 116.779, 103.939]).view(3, 1, 1)
 
 
 def photos(count: int = 16, seed: int = 0, grey: bool = False) -> list[UInt8]:
@@ -77,6 +78,39 @@ def test_another_scale(scale: object, words: str) -> None:
     said = colour_warning(trained(scale(batch(photos(40, seed=1)).float())), photos())  # type: ignore[operator]
     assert said is not None
     assert f"trained on {words}, but" in said
+
+
+def natural(count: int, seed: int) -> list[UInt8]:
+    """Each with a tint of its own, such that red and blue less the mean are alike on the whole."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for image in photos(count, seed, grey=True):
+        tint = CAFFE.flatten().numpy() - 117 + rng.normal(0, 12, 3) * [1, 0.2, 1]
+        found.append(np.clip(image + tint, 0, 255).astype(np.uint8))
+    return found
+
+
+def test_both_orders_are_named_where_both_fit() -> None:
+    for order, first, second in ((1, "RGB", "BGR"), (-1, "BGR", "RGB")):
+        x = batch(natural(60, 1)).float() - CAFFE
+        said = colour_warning(trained(x if order > 0 else x.flip(1)), natural(16, 0))
+        assert said is not None
+        for name in (first, second):
+            assert f"{name} of 0..255, less the mean" in said
+        assert "nearly as well" in said
+
+
+def test_the_conversion_that_the_docs_tell() -> None:
+    backbone = trained((batch(photos(40, seed=1)).float() - CAFFE).flip(1))
+    assert colour_warning(backbone, photos()) is not None
+    image = batch(photos(2))
+    with torch.no_grad():
+        wanted = backbone.trunk.conv1((image.float() - CAFFE).flip(1))[..., 2:-2, 2:-2]
+        std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+        backbone.trunk.conv1.weight.data = 255 * std * backbone.trunk.conv1.weight.data.flip(1)
+        found = backbone.trunk.conv1(backbone.normalise(image))[..., 2:-2, 2:-2]
+    assert (found - wanted).abs().max() < 0.01 * wanted.abs().max()
+    assert colour_warning(backbone, photos()) is None
 
 
 def test_what_cannot_be_told(own: Backbone) -> None:

@@ -28,6 +28,8 @@ CLEARLY: Final = 0.5
 """Another reading of the pixels must be off by less than this share of what RGB is, in both halves of the photos."""
 LEAST: Final = 0.02
 """A fit that is no further off than this is fine whatever else fits."""
+NEARLY: Final = 2.0
+"""Readings that are off by less than this many times the best one's are named beside it."""
 GREY: Final = 4
 """Photos whose red and blue differ by less, on the mean, have no colours that could tell their order."""
 CAFFE_MEAN: Final = (123.68, 116.779, 103.939)
@@ -57,10 +59,13 @@ def colour_warning(backbone: Backbone, photos: Iterable[UInt8]) -> str | None:
     name = min(off, key=lambda n: sum(off[n]))
     if min(given) <= LEAST or not all(a < CLEARLY * b for a, b in zip(off[name], given, strict=True)):
         return None
+    total = {n: sum(parts) for n, parts in off.items()}
+    alike = [n for n in sorted(total, key=total.__getitem__) if n != name and total[n] <= NEARLY * total[name]]
+    also = f" ({' and '.join(alike)} {'fits' if len(alike) == 1 else 'fit'} nearly as well)" if alike else ""
     return (
         f"the weights look as if they were trained on {name}, but are given RGB: the statistics of their first "
-        f"BatchNorm are {np.mean(given) / max(float(np.mean(off[name])), 1e-9):.1f} times as far from these photos as from the same photos read so. "
-        "If that is so, convert the weights (swap the first convolution's input channels) or give mean and std."
+        f"BatchNorm are {np.mean(given) / max(float(np.mean(off[name])), 1e-9):.1f} times as far from these photos as from the same photos read so{also}. "
+        "If that is so, convert the first convolution's weights (docs/evaluation.md, Colours)."
     )
 
 
