@@ -56,7 +56,7 @@ def test_compare(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     command += ["--shares", "10", "100", "--draws", "50"]
     assert main(command) == 0
     said = capsys.readouterr()
-    assert said.out.startswith("linear-classification, preset small: not the paper's protocol.\n")
+    assert said.out.startswith("linear-classification, preset small, 10% of the labels: not the paper's protocol.\n")
     assert "Pretraining on your 1,200 photos gained " in said.out
     assert "over random" in said.out
     assert said.err.count("(found)") == 0
@@ -101,6 +101,9 @@ def test_curve(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         (e, p) for e in epochs for p in ("coco-stuff", "coco-stuff-probe")
     ]
     assert document["protocols"]["coco-stuff-probe"]["data"] == "b"
+    assert document["protocols"]["coco-stuff"]["standing"] == "coco-stuff, preset small: not the paper's protocol."
+    assert document["protocols"]["coco-stuff"]["settings"]["crop"] == 128
+    assert (document["seeds"], document["draws"]) == ([0], 20)
     assert (run / "curve/curve.png").stat().st_size > 1000
 
 
@@ -110,6 +113,7 @@ def test_curve_says_what_is_wrong(run: Path, tmp_path: Path, capsys: pytest.Capt
         ([str(run), "--data", "a", "b", "c"], "one for each of 2 protocols"),
         ([str(run), "--data", "a", "--protocols", "no"], "no protocol is named 'no'"),
         ([str(run), "--data", "a", "--seeds", "0"], "--seeds"),
+        ([str(run), "--data", "a", "b", "--protocols", "knn", "knn"], "knn is there twice"),
     ):
         assert main(["curve", *extra]) == 1
         assert words in capsys.readouterr().err
@@ -161,7 +165,7 @@ def test_settings_of_the_protocol_are_options(tmp_path: Path, capsys: pytest.Cap
     for options, wanted, first in (
         ([], {"solver": "logistic", "size": 96}, "preset small: not the paper's protocol."),
         (["--size", "64"], {"solver": "logistic", "size": 64}, "preset small with changes: not the paper's protocol."),
-        (["--preset", "paper"], {"solver": "sgd", "size": 224}, ""),
+        (["--preset", "paper"], {"solver": "sgd", "size": 224}, "preset paper: not the paper's protocol (its settings"),
     ):
         assert main([*command, *options]) == 0
         assert wanted.items() <= json.loads((out / "compare.json").read_text())["settings"].items()

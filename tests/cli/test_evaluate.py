@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,23 +67,45 @@ def test_random_weights_beside_it(toy: Any, weights: Path, tmp_path: Path, capsy
     assert found["pretrained"]["figures"]["nothing"] is None
 
 
-def test_papers_settings_and_single_changes(toy: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_papers_settings_and_single_changes(
+    toy: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     command = ("voc07", "--backbone", NETWORK, "--data", "d", "--out", tmp_path, "--draws", "9")
-    for options, published in (
-        ((), True),
-        (("--variant", "openselfsup"), True),
-        (("--costs", "0.5", "2"), False),
-        (("--share", "0.5"), False),
+    own = " (its settings on other photos: 100 and 80, not 5,011 and 4,952)"
+    for options, words in (
+        ((), f"preset paper: not the paper's protocol{own}."),
+        (("--costs", "0.5", "2"), "preset paper with changes: not the paper's protocol."),
+        (("--share", "0.5"), "preset paper, 50% of the labels: not the paper's protocol."),
+        (("--preset", "small", "--images", "9"), "preset small with changes: not the paper's protocol."),
     ):
         assert evaluate(*command, *options) == 0
         found = json.loads((tmp_path / "result.json").read_text())
-        assert found["settings_are_published"] is published
-        first = capsys.readouterr().out.splitlines()[0]
-        assert (first == "voc07, preset paper with changes: not the paper's protocol.") is not published
+        assert found["settings_are_published"] is False
+        assert capsys.readouterr().out.splitlines()[0] == found["standing"] == f"voc07, {words}"
         assert "random" not in found
-    assert found["settings"]["costs"] == []
-    assert evaluate(*command, "--costs", "0.5", "2") == 0
-    assert json.loads((tmp_path / "result.json").read_text())["settings"]["costs"] == [0.5, 2.0]
+    assert found["settings"]["images"] == 9
+    monkeypatch.setattr(toy, "COUNTS", {"train": 5011, "test": 4952})
+    for options in ((), ("--variant", "openselfsup")):
+        assert evaluate(*command, *options) == 0
+        found = json.loads((tmp_path / "result.json").read_text())
+        assert (found["settings_are_published"], found["standing"]) == (True, "")
+        assert "not the paper's" not in capsys.readouterr().out
+
+
+def test_published_lists_of_imagenet() -> None:
+    settings = ENTRIES["imagenet-1pct"].settings
+    named = replace(settings, labels="lists/1percent.txt")
+    assert protocols.is_published("imagenet-1pct", named, {"train": 12_811, "test": 50_000})
+    assert not protocols.is_published("imagenet-1pct", settings, {"train": 1_281_167, "test": 50_000})
+    assert "other photos" in protocols.standing("imagenet-1pct", "paper", named, {"train": 900, "test": 50_000})
+
+
+def test_what_was_chosen_is_said(toy: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate("voc07", "--backbone", NETWORK, "--data", "d", "--out", tmp_path, "--draws", "9") == 0
+    found = json.loads((tmp_path / "result.json").read_text())
+    assert found["pretrained"]["settings_used"]["layer"] == "layer4"
+    assert "costs" not in found["pretrained"]["settings_used"]
+    assert f"Used ({NETWORK}): layer layer4" in capsys.readouterr().out
 
 
 def test_a_protocol_of_ours_says_so(toy: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

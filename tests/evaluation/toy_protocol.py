@@ -12,6 +12,7 @@ from cyborgs.evaluation.contract import Context, Result
 from cyborgs.evaluation.judged import Hits
 from cyborgs.models.backbone import Backbone
 
+COUNTS = {"train": 100, "test": 80}
 calls: list[tuple[int, float]] = []
 """(seed, share) of each evaluation."""
 
@@ -24,7 +25,7 @@ class ToyData:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        return {"train": 100, "test": 80}
+        return dict(COUNTS)
 
 
 def open_data(data: str, settings: Any, seed: int, data_set: str = "") -> ToyData:
@@ -39,4 +40,6 @@ def evaluate(backbone: Backbone, data: ToyData, settings: Any, context: Context)
     right = rng.random(80) < (0.3 + level) * (0.5 + context.share / 2)
     warnings = ("level is high.",) if level > 0.3 else ()
     figures = {"top1": float(right.mean()), "nothing": float("nan")}
-    return Result("top1", figures, Hits(right), asdict(settings), data.counts, context.seed, {}, warnings)
+    return Result(
+        "top1", figures, Hits(right), asdict(settings) | {"layer": "layer4"}, data.counts, context.seed, {}, warnings
+    )

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cyborgs.evaluation.metrics.intervals import DRAWS, Interval, percentiles, weights
+from cyborgs.evaluation.metrics.intervals import DRAWS, Interval, spread, weights
 
 
 class Data(Protocol):
@@ -87,4 +87,4 @@ def interval(judged: Judged, *, draws: int = DRAWS, level: float = 0.95, seed: i
     """The main figure and its interval over draws of the test images."""
     n = len(judged)
     found = np.array([judged.score(w) for w in weights(n, draws, seed)])
-    return Interval(judged.score(np.ones(n, np.int64)), *percentiles(found, level), n)
+    return Interval(judged.score(np.ones(n, np.int64)), *spread(found, n, level), n)

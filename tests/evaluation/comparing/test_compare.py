@@ -142,7 +142,8 @@ def test_bad_requests() -> None:
 def test_files(tmp_path: Path) -> None:
     found = compared()
     said = sentence(found)
-    compare_files.write(found, said, {"seed": 0}, "facts", tmp_path)
+    about = {"seed": 0, "standing": "knn, preset small: not the paper's protocol."}
+    compare_files.write(found, said, KnnSettings(), about, "facts", tmp_path)
     document = json.loads((tmp_path / "compare.json").read_text())
     assert document["sentence"] == said
     assert len(document["rows"]) == 6
@@ -150,7 +151,8 @@ def test_files(tmp_path: Path) -> None:
     assert row["first_less_it"]["value"] == pytest.approx(found.less("run", "random").value)
     assert row["value"] == pytest.approx(found.value("random").value)
     text = (tmp_path / "compare.md").read_text()
-    assert said in text
+    assert text.startswith(f"{about['standing']}\n\n{said}\n")
+    assert row["seeds"][0]["settings_used"]["layer"] == "layer4"
     assert text.count("\n| ") >= 7
     with Image.open(tmp_path / "compare.png") as picture:
         assert picture.width > 800

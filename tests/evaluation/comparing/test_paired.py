@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cyborgs.evaluation.comparing.paired import difference, mean_over, seed_draws
+from cyborgs.evaluation.comparing.paired import difference, few_images, mean_over, seed_draws, span
 from cyborgs.evaluation.metrics.intervals import weights
 
 
@@ -44,6 +44,28 @@ def test_the_same_twice_differs_by_nothing() -> None:
     a = _draws(np.arange(10) % 2 == 0)
     got = difference([0.5], [0.5], [a], [a], 10)
     assert (got.value, got.low, got.high, got.p) == (0, 0, 0, 1)
+
+
+@pytest.mark.parametrize("images", [1, 2, 3, 5, 6])
+def test_few_images_show_little(images: int) -> None:
+    """Always right against always wrong: signs of n images cannot be less likely than 2 / 2^n."""
+    right, wrong = _draws(np.ones(images)), _draws(np.zeros(images))
+    got = difference([1.0], [0.0], [right], [wrong], images)
+    assert got.value == 1
+    if images == 1:
+        assert np.isnan([got.low, got.high, got.p]).all()
+        assert np.isnan(mean_over([1.0], [right], 1).low)
+    else:
+        assert got.p == pytest.approx(2 / 2**images)
+    assert got.shows is (images == 6)
+    assert few_images(images)
+    assert not few_images(20)
+
+
+def test_intervals_in_percent() -> None:
+    assert span(-0.0123, 0.5) == "-1.2 to 50.0"
+    assert span(0.01, 0.5, "+") == "+1.0 to +50.0"
+    assert span(np.nan, np.nan) == "–"
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:

@@ -1,14 +1,21 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cyborgs.evaluation.frozen.colour_order import colour_warning, first_layers
+from cyborgs.evaluation.frozen.colour_order import colour_doubt, colour_warning, first_layers
+from cyborgs.evaluation.sets.classified import open_folders
+from cyborgs.evaluation.sets.pixel_sets import open_pixels
+from cyborgs.evaluation.sets.voc_lists import open_voc
 from cyborgs.models.backbone import Backbone
 from cyborgs.models.config import BackboneConfig
+from tests.evaluation.protocols.contract import make_classes, make_pixels
+from tests.evaluation.voc import make_voc
 
 UInt8 = NDArray[np.uint8]
 CAFFE = torch.tensor([123.68, 116.779, 103.939]).view(3, 1, 1)
@@ -88,6 +95,16 @@ def natural(count: int, seed: int) -> list[UInt8]:
         tint = CAFFE.flatten().numpy() - 117 + rng.normal(0, 12, 3) * [1, 0.2, 1]
         found.append(np.clip(image + tint, 0, 255).astype(np.uint8))
     return found
+
+
+def test_every_kind_of_labelled_photos_is_looked_at(tmp_path: Path) -> None:
+    backbone = trained(batch(photos(40, seed=1)).flip(1).float())
+    classes = open_folders(str(make_classes(tmp_path / "classes")), 0)
+    pixels = open_pixels(str(make_pixels(tmp_path / "pixels")), "", seed=0)
+    for data in (classes, pixels, open_voc(str(make_voc(tmp_path / "voc")), 0, 0)):
+        said = colour_doubt(backbone, data)
+        assert said is not None
+        assert "of 0..255" in said
 
 
 def test_both_orders_are_named_where_both_fit() -> None:

@@ -39,6 +39,8 @@ class Cell:
     counts: Mapping[str, int]
     per_class: Mapping[str, float]
     warnings: tuple[str, ...]
+    settings: Mapping[str, Any]
+    """As the protocol used them: what it chose (a cost, a rate), what followed from the data."""
     seconds: float
     """Wall time; of the first time where the cell was found on disk."""
     found: bool = False
@@ -102,6 +104,7 @@ def measure(
         counts=dict(result.counts),
         per_class=dict(result.per_class),
         warnings=result.warnings,
+        settings=dict(result.settings),
         seconds=time.perf_counter() - started,
     )
     if file is not None:
@@ -118,6 +121,13 @@ def _read(file: Path) -> Cell | None:
         return Cell(**{**fields, "drawn": tuple(fields["drawn"]), "warnings": tuple(fields["warnings"]), "found": True})
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def chosen(cell: Cell, settings: Settings) -> dict[str, Any]:
+    """Of the settings that were used, those that differ from what was asked for, or say more."""
+    asked = json.loads(json.dumps(asdict(settings)))
+    used = json.loads(json.dumps(plain(cell.settings)))
+    return {name: value for name, value in used.items() if name not in asked or asked[name] != value}
 
 
 def plain(value: Any) -> Any:

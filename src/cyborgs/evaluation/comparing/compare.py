@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from cyborgs.errors import UserError
 from cyborgs.evaluation.comparing.cells import Cell, measure
-from cyborgs.evaluation.comparing.paired import Difference, difference, mean_over
+from cyborgs.evaluation.comparing.paired import Difference, difference, few_images, mean_over, span
 from cyborgs.evaluation.contract import Context, Data
 from cyborgs.evaluation.metrics.intervals import Interval
 from cyborgs.evaluation.protocols import protocol as protocols
@@ -56,7 +58,8 @@ class Compared:
             for warning in cell.warnings:
                 found.setdefault(warning, set()).add(backbone)
         every = set(self.backbones)
-        return tuple(w if who == every else f"{', '.join(sorted(who))}: {w}" for w, who in found.items())
+        few = few_images(self.cells[self.backbones[0], self.shares[-1], self.seeds[0]].images)
+        return (*few, *(w if who == every else f"{', '.join(sorted(who))}: {w}" for w, who in found.items()))
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -143,13 +146,13 @@ def sentence(compared: Compared, subject: str | None = None, share: float | None
     what = metric_name(compared.metric)
     if not others:
         own = compared.value(first, share)
-        return f"{subject}: {100 * own.value:.1f} {what} ({100 * own.low:.1f} to {100 * own.high:.1f})."
+        return f"{subject}: {100 * own.value:.1f} {what} ({span(own.low, own.high)})."
     parts = []
     for place, other in enumerate(others):
         d = compared.less(first, other, share)
-        name = "random" if other.startswith("random") else other
-        tail = f"({100 * d.low:.1f} to {100 * d.high:.1f})"
-        if not (d.low > 0 or d.high < 0):
+        name = other
+        tail = f"({span(d.low, d.high)})" if np.isfinite(d.low) else "(one test image: no interval)"
+        if not d.shows:
             verb = "made no difference that shows" if place == 0 else "no difference that shows"
             parts.append(f"{verb} against {name}: {100 * d.value:+.1f} points {what} {tail}")
             continue

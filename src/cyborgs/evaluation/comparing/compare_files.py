@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from cyborgs.errors import printable
-from cyborgs.evaluation.comparing.cells import plain
+from cyborgs.evaluation.comparing.cells import chosen, plain
 from cyborgs.evaluation.comparing.compare import Compared, metric_name
+from cyborgs.evaluation.comparing.paired import span
+from cyborgs.evaluation.protocols.catalogue import Settings
 from cyborgs.files import make_folder, write_bytes
 
 COLOURS: Final = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442", "#999999")
@@ -35,12 +37,12 @@ def rows(compared: Compared) -> list[list[str]]:
         for backbone in compared.backbones:
             own = compared.value(backbone, share)
             line = [f"{share:.0%}" if share >= 0.01 else f"{share:.2%}", names[backbone], _percent(own.value)]
-            line.append(f"{_percent(own.low)} to {_percent(own.high)}")
+            line.append(span(own.low, own.high))
             if backbone == first:
                 line += ["", "", ""]
             else:
                 d = compared.less(first, backbone, share)
-                line += [f"{100 * d.value:+.1f}", f"{100 * d.low:+.1f} to {100 * d.high:+.1f}", f"{d.p:.3f}"]
+                line += [f"{100 * d.value:+.1f}", span(d.low, d.high, "+"), "–" if math.isnan(d.p) else f"{d.p:.3f}"]
             table.append([printable(cell) for cell in line])
     return table
 
@@ -49,15 +51,19 @@ def _percent(value: float) -> str:
     return "–" if math.isnan(value) else f"{100 * value:.1f}"
 
 
-def markdown(compared: Compared, sentence: str, facts: str) -> str:
-    """The table for a page, the sentence above it."""
+def markdown(compared: Compared, sentence: str, facts: str, standing: str = "") -> str:
+    """The table for a page, above it the sentence, and before all ``standing``: what stands against published figures."""
     head, *body = [[cell.replace("|", "\\|") for cell in row] for row in rows(compared)]
     lines = ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *body)]
     notes = [f"- {printable(w)}" for w in compared.warnings]
-    return "\n".join([printable(sentence), "", *lines, "", printable(facts), *(["", *notes] if notes else [])]) + "\n"
+    first = [printable(standing), ""] if standing else []
+    return (
+        "\n".join([*first, printable(sentence), "", *lines, "", printable(facts), *(["", *notes] if notes else [])])
+        + "\n"
+    )
 
 
-def as_json(compared: Compared, sentence: str, about: Mapping[str, Any]) -> dict[str, Any]:
+def as_json(compared: Compared, sentence: str, settings: Settings, about: Mapping[str, Any]) -> dict[str, Any]:
     """Everything but the draws."""
     first = compared.backbones[0]
     found: list[dict[str, Any]] = []
@@ -72,7 +78,13 @@ def as_json(compared: Compared, sentence: str, about: Mapping[str, Any]) -> dict
                 "high": own.high,
                 "test_images": own.photos,
                 "seeds": [
-                    {"seed": s, "value": c.value, "figures": dict(c.figures), "seconds": round(c.seconds, 3)}
+                    {
+                        "seed": s,
+                        "value": c.value,
+                        "figures": dict(c.figures),
+                        "settings_used": chosen(c, settings),
+                        "seconds": round(c.seconds, 3),
+                    }
                     for s in compared.seeds
                     for c in (compared.cells[backbone, share, s],)
                 ],
@@ -90,16 +102,21 @@ def as_json(compared: Compared, sentence: str, about: Mapping[str, Any]) -> dict
         **about,
         "rows": found,
     }
-    found_plain: dict[str, Any] = plain(document)
-    return found_plain
+    return document
 
 
-def write(compared: Compared, sentence: str, about: Mapping[str, Any], facts: str, out: Path) -> None:
+def write(
+    compared: Compared, sentence: str, settings: Settings, about: Mapping[str, Any], facts: str, out: Path
+) -> None:
     """``compare.json``, ``compare.md`` and ``compare.png`` in ``out``."""
     make_folder(out, parents=True)
-    text = json.dumps(as_json(compared, sentence, about), indent=1, allow_nan=False) + "\n"
+    document = plain(as_json(compared, sentence, settings, about))
+    text = json.dumps(document, indent=1, allow_nan=False) + "\n"
     write_bytes(out / "compare.json", text.encode("utf-8", "backslashreplace"))
-    write_bytes(out / "compare.md", markdown(compared, sentence, facts).encode("utf-8", "backslashreplace"))
+    write_bytes(
+        out / "compare.md",
+        markdown(compared, sentence, facts, about.get("standing", "")).encode("utf-8", "backslashreplace"),
+    )
     write_bytes(out / "compare.png", picture(compared, sentence))
 
 

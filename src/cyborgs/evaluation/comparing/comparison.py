@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -120,7 +120,9 @@ def compare_backbones(
         raise UserError("--backbones: need at least one.")
     opener = Opener(names, device)
     doubts = {one: colour_doubt(opener(one, 0), opened) for one in names if not one.startswith("random")}
-    _say(name, preset, settings)
+    standing = protocol_module.standing(name, preset, settings, opened.counts, min(shares) / 100)
+    if standing:
+        print(standing)
 
     def told(backbone: str, share: float, seed: int, cell: Cell) -> None:
         how = "found" if cell.found else f"{cell.seconds:.1f} s"
@@ -146,15 +148,16 @@ def compare_backbones(
     facts = f"{name}, preset {preset}, {seeds} seed{'s' if seeds > 1 else ''}; {counts}. Intervals: 95% over test images{' and seeds' if seeds > 1 else ''}."
     about = {
         "preset": preset,
+        "standing": standing,
         "settings": asdict(settings),
-        "settings_are_published": protocol_module.is_published(name, settings),
+        "settings_are_published": protocol_module.is_published(name, settings, opened.counts, min(shares) / 100),
         "settings_from": entry.source or "ours",
         "data": printable(labelled),
         "draws": draws,
         "colours": {printable(one): doubt for one, doubt in doubts.items()},
         "versions": recipe_file.environment(),
     }
-    compare_files.write(found, said, about, facts, out)
+    compare_files.write(found, said, settings, about, facts, out)
     _table(compare_files.rows(found), facts)
     for warning in [*found.warnings, *(f"{one}: {doubt}" for one, doubt in doubts.items() if doubt)]:
         print(printable(f"Note: {warning}"))
@@ -200,6 +203,9 @@ def curve_of_run(
         places *= len(protocols)
     if len(places) != len(protocols) or not protocols:
         raise UserError(f"--data: need one place, or one for each of {len(protocols)} protocols, got {len(places)}.")
+    twice = next((name for name in protocols if list(protocols).count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"--protocols: {twice} is there twice. Give it once for each --out.")
     place_of = dict(zip(protocols, places, strict=True))
     curve.snapshots_of(run)
     opened = {}
@@ -207,8 +213,9 @@ def curve_of_run(
         entry = protocol_module.entry(name)
         settings = protocol_module.settings_of(name, preset)
         opened[name] = (protocol_module.module(name).open_data(place, settings, 0, entry.data_set), settings)
-    for name, (_, settings) in opened.items():
-        _say(name, preset, settings)
+    standings = {n: protocol_module.standing(n, preset, s, d.counts) for n, (d, s) in opened.items()}
+    for standing in filter(None, standings.values()):
+        print(standing)
 
     def told(point: curve.Point) -> None:
         values = ", ".join(f"{100 * c.value:.1f}" for c in point.cells)
@@ -228,8 +235,16 @@ def curve_of_run(
         "run": printable(str(run)),
         "preset": preset,
         "protocols": {
-            name: {"data": printable(place), **_counts(opened[name][0].counts)} for name, place in place_of.items()
+            name: {
+                "data": printable(place),
+                "counts": dict(opened[name][0].counts),
+                "standing": standings[name],
+                "settings": asdict(opened[name][1]),
+            }
+            for name, place in place_of.items()
         },
+        "seeds": list(range(seeds)),
+        "draws": draws,
         "versions": recipe_file.environment(),
     }
     curve.write(points, about, f"{run.name or run.resolve().name}: checkpoints", out)
@@ -242,15 +257,6 @@ def _on(device: str) -> Callable[[Path], Backbone]:
     from cyborgs.models.weights import load_backbone
 
     return lambda file: load_backbone(file).to(device).eval()
-
-
-def _counts(counts: Mapping[str, int]) -> dict[str, Any]:
-    return {"counts": dict(counts)}
-
-
-def _say(name: str, preset: Preset, settings: Settings) -> None:
-    if standing := protocol_module.standing(name, preset, settings):
-        print(standing)
 
 
 def _table(rows: Sequence[Sequence[str]], caption: str) -> None:

@@ -15,7 +15,7 @@ from cyborgs.errors import UserError, printable
 from cyborgs.evaluation.comparing.cells import Cell, measure
 from cyborgs.evaluation.comparing.compare import metric_name
 from cyborgs.evaluation.comparing.compare_files import COLOURS, MARKS
-from cyborgs.evaluation.comparing.paired import mean_over
+from cyborgs.evaluation.comparing.paired import mean_over, span
 from cyborgs.evaluation.contract import Context, Data
 from cyborgs.evaluation.protocols.catalogue import Settings
 from cyborgs.files import make_folder, write_bytes
@@ -123,7 +123,7 @@ def rows(points: Sequence[Point]) -> list[list[str]]:
                 point.protocol,
                 metric_name(cells[0].metric),
                 f"{100 * own.value:.1f}",
-                f"{100 * own.low:.1f} to {100 * own.high:.1f}",
+                span(own.low, own.high),
             ]
         )
     return table

@@ -15,10 +15,10 @@ from typing import Any
 from cyborgs.engine import recipe_file
 from cyborgs.engine.log import moving
 from cyborgs.errors import UserError, printable
-from cyborgs.evaluation.comparing.cells import Cell, measure, plain
+from cyborgs.evaluation.comparing.cells import Cell, chosen, measure, plain
 from cyborgs.evaluation.comparing.compare import metric_name
 from cyborgs.evaluation.comparing.comparison import CELLS, FEATURES, Opener
-from cyborgs.evaluation.comparing.paired import Difference, difference, mean_over
+from cyborgs.evaluation.comparing.paired import Difference, difference, few_images, mean_over, span
 from cyborgs.evaluation.contract import Context
 from cyborgs.evaluation.frozen.colour_order import colour_doubt
 from cyborgs.evaluation.metrics.intervals import Interval
@@ -101,7 +101,8 @@ def judge(
     opened = protocols.module(name).open_data(data, settings, seed, entry.data_set)
     beside = random_baseline and not backbone.startswith("random")
     opener = Opener([backbone, "random"] if beside else [backbone], device)
-    if standing := protocols.standing(name, preset, settings, share):
+    standing = protocols.standing(name, preset, settings, opened.counts, share)
+    if standing:
         print(standing)
     found: dict[str, Cell] = {}
     hashes: dict[str, str] = {}
@@ -125,24 +126,25 @@ def judge(
     if doubt is not None:
         found[backbone] = replace(found[backbone], warnings=(*found[backbone].warnings, doubt))
     judgement = Judgement(name, preset, found[backbone], found.get("random") if beside else None)
-    _tell(judgement, backbone, entry)
+    _tell(judgement, backbone, entry, settings)
     if out is not None:
         about = {
             "backbone": printable(backbone),
             "data": printable(data),
+            "standing": standing,
             "settings": asdict(settings),
-            "settings_are_published": protocols.is_published(name, settings, share),
+            "settings_are_published": protocols.is_published(name, settings, opened.counts, share),
             "share": share,
             "seed": seed,
             "weights_xxh64": hashes[backbone],
             "versions": recipe_file.environment(),
         }
-        _write(judgement, about, entry, out)
+        _write(judgement, about, entry, settings, out)
         print(printable(f"Written: {out} (result.json, per_class.csv)"))
     return judgement
 
 
-def _tell(judgement: Judgement, backbone: str, entry: Entry) -> None:
+def _tell(judgement: Judgement, backbone: str, entry: Entry, settings: Settings) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -161,7 +163,7 @@ def _tell(judgement: Judgement, backbone: str, entry: Entry) -> None:
             value = cell.figures[figure]
             shown = "–" if math.isnan(value) else f"{100 * value:.1f}" if _is_share(figure) else f"{value:.3f}"
             own = _interval(cell)
-            row += [Text(shown), Text(f"{100 * own.low:.1f} to {100 * own.high:.1f}" if figure == cell.metric else "")]
+            row += [Text(shown), Text(span(own.low, own.high) if figure == cell.metric else "")]
         table.add_row(*row)
     console.print(table)
     counts = ", ".join(f"{n:,} {what}" for what, n in judgement.pretrained.counts.items())
@@ -169,12 +171,18 @@ def _tell(judgement: Judgement, backbone: str, entry: Entry) -> None:
     if judgement.gain is not None:
         d = judgement.gain
         what = metric_name(judgement.pretrained.metric)
-        line = f"Over random weights: {100 * d.value:+.1f} points {what} ({100 * d.low:+.1f} to {100 * d.high:+.1f}), p {d.p:.3f}."
+        how = f"{span(d.low, d.high, '+')}), p {d.p:.3f}" if d.images > 1 else "one test image: no interval)"
+        line = f"Over random weights: {100 * d.value:+.1f} points {what} ({how}."
         console.print(Text(line))
     if entry.published:
         others = ", ".join(f"{who} {value:g}" for who, value in entry.published.items())
         console.print(Text(f"Published by others, in percent, on the full data with ResNet-50: {others}."))
+    for warning in few_images(judgement.pretrained.images):
+        console.print(Text(f"Note: {warning}"))
     for who, cell in cells.items():
+        used = {k: v for k, v in chosen(cell, settings).items() if isinstance(v, int | float | str)}
+        if used:
+            console.print(Text(printable(f"Used ({who}): {', '.join(f'{k} {v}' for k, v in used.items())}.")))
         for warning in cell.warnings:
             console.print(Text(printable(f"Note ({who}): {warning}")))
 
@@ -187,7 +195,7 @@ def _is_share(figure: str) -> bool:
     return figure not in UNBOUNDED
 
 
-def _write(judgement: Judgement, about: Mapping[str, Any], entry: Entry, out: Path) -> None:
+def _write(judgement: Judgement, about: Mapping[str, Any], entry: Entry, settings: Settings, out: Path) -> None:
     make_folder(out, parents=True)
     cells = {"pretrained": judgement.pretrained, "random": judgement.random}
     document: dict[str, Any] = {
@@ -211,6 +219,7 @@ def _write(judgement: Judgement, about: Mapping[str, Any], entry: Entry, out: Pa
             "per_class": dict(cell.per_class),
             "counts": dict(cell.counts),
             "warnings": list(cell.warnings),
+            "settings_used": chosen(cell, settings),
             "seconds": round(cell.seconds, 3),
         }
     if judgement.gain is not None:

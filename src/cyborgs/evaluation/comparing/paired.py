@@ -8,10 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cyborgs.evaluation.metrics.intervals import Interval, percentiles
+from cyborgs.evaluation.metrics.intervals import Interval, spread
 from cyborgs.seeds import numpy_generator
 
 _STREAM = 30  # of numpy_generator(seed, "evaluation", ...)
+CERTAIN = 0.05
+FEW = 20
+"""Test images that are said to be few."""
 Floats = NDArray[np.float64]
 
 
@@ -23,9 +26,29 @@ class Difference:
     low: float
     high: float
     p: float
-    """Two-sided, from the share of draws on the other side of 0: (k + 1) / (draws + 1), twice the smaller tail, at most 1."""
+    """Two-sided, from the share of draws on the other side of 0: (k + 1) / (draws + 1), twice the smaller tail, at most 1, and
+    at least 2 / 2^images, which is what signs of so few images can show. NaN for one image."""
     images: int
     seeds: int
+
+    @property
+    def shows(self) -> bool:
+        """The interval lies on one side of 0, and p is at most 0.05."""
+        return (self.low > 0 or self.high < 0) and self.p <= CERTAIN
+
+
+def few_images(images: int) -> list[str]:
+    """A warning where intervals and p say little."""
+    if images >= FEW:
+        return []
+    return [f"only {images} test image{'s' if images > 1 else ''}: intervals and p of so few say little."]
+
+
+def span(low: float, high: float, sign: str = "") -> str:
+    """An interval in percent, as tables show it; a dash where there is none. ``sign``: "+" shows it."""
+    if np.isnan(low) or np.isnan(high):
+        return "–"
+    return f"{100 * low:{sign}.1f} to {100 * high:{sign}.1f}"
 
 
 def seed_draws(seeds: int, draws: int) -> NDArray[np.int64]:
@@ -52,7 +75,7 @@ def mean_over(values: Sequence[float], scores: Sequence[Floats], images: int, le
         images: test images.
         level: of the interval.
     """
-    return Interval(float(np.mean(values)), *percentiles(_drawn(scores), level), images)
+    return Interval(float(np.mean(values)), *spread(_drawn(scores), images, level), images)
 
 
 def difference(
@@ -81,6 +104,8 @@ def difference(
     found = _drawn([x - y for x, y in zip(drawn_a, drawn_b, strict=True)])
     known = found[np.isfinite(found)]
     tail = min((known <= 0).sum(), (known >= 0).sum()) if known.size else 0
-    p = min(1.0, 2 * (tail + 1) / (known.size + 1))
-    low, high = percentiles(found, level)
+    p = min(1.0, max(2 * (tail + 1) / (known.size + 1), 2.0 ** (1 - images)))
+    low, high = spread(found, images, level)
+    if images < 2:
+        p = float("nan")
     return Difference(float(np.mean(a) - np.mean(b)), low, high, float(p), images, len(a))

@@ -43,6 +43,11 @@ def percentiles(values: Floats, level: float = 0.95) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def spread(drawn: Floats, photos: int, level: float = 0.95) -> tuple[float, float]:
+    """``percentiles`` of a figure's draws; NaN for one photo, of which every draw is the same."""
+    return percentiles(drawn, level) if photos > 1 else (float("nan"), float("nan"))
+
+
 def mean_interval(values: Floats, *, draws: int = DRAWS, level: float = 0.95, seed: int = 0) -> Interval:
     """Of the mean of one value a photo; those that are NaN (not measured) are left out of figure and draws."""
     known = values[~np.isnan(values)]

@@ -57,6 +57,8 @@ class Entry:
     """Values of other authors, in percent: beside ours, never in place of them."""
     source: str = ""
     """Whose settings ``settings`` are; empty: ours."""
+    photos: tuple[int, int] = (0, 0)
+    """How many they were published with, to learn from and to be judged by."""
     variants: tuple[Settings, ...] = ()
     """Other published settings."""
 
@@ -114,6 +116,7 @@ ENTRIES: Final[Mapping[str, Entry]] = MappingProxyType(
             "voc",
             {"random (openselfsup)": 30.5, "ImageNet (openselfsup)": 87.2, "BYOL COCO": 84.5, "CYBORGS COCO": 86.9},
             source="VirTex, which CYBORGS' authors used (variant virtex), and OpenSelfSup, for the peers' rows",
+            photos=(5_011, 4_952),
             variants=(Voc07Settings(variant="openselfsup"),),
         ),
         "voc07-knn": Entry(
@@ -133,6 +136,7 @@ ENTRIES: Final[Mapping[str, Entry]] = MappingProxyType(
             "imagenet",
             {"random": 1.6, "ImageNet": 68.7, "BYOL COCO": 28.4, "CYBORGS COCO": 31.3},
             source="OpenSelfSup, as ORL",
+            photos=(12_811, 50_000),
         ),
         "imagenet-10pct": Entry(
             "classification",
@@ -143,6 +147,7 @@ ENTRIES: Final[Mapping[str, Entry]] = MappingProxyType(
             "imagenet",
             {"random": 21.8, "ImageNet": 74.5, "BYOL COCO": 58.4, "CYBORGS COCO": 61.7},
             source="OpenSelfSup, as ORL",
+            photos=(128_116, 50_000),
         ),
         "folder-classification": Entry(
             "classification",
@@ -158,6 +163,7 @@ ENTRIES: Final[Mapping[str, Entry]] = MappingProxyType(
             KnnSettings(size=96),
             "classes",
             source="DINO",
+            photos=(1_281_167, 50_000),
         ),
         "linear-classification": Entry(
             "linear_classification",
@@ -166,6 +172,7 @@ ENTRIES: Final[Mapping[str, Entry]] = MappingProxyType(
             LinearClassificationSettings(solver="logistic", size=96),
             "classes",
             source="VirTex",
+            photos=(1_281_167, 50_000),
         ),
         "coco-stuff": Entry(
             "fcn",
@@ -175,6 +182,7 @@ ENTRIES: Final[Mapping[str, Entry]] = MappingProxyType(
             "pixels",
             "coco-stuff-10k",
             source="CYBORGS: network, classes and split; the recipe is mmsegmentation's for this set, with Cityscapes' head",
+            photos=(9_000, 1_000),
         ),
         "coco-stuff-probe": Entry(
             "stuff_probe",
@@ -184,6 +192,7 @@ ENTRIES: Final[Mapping[str, Entry]] = MappingProxyType(
             "pixels",
             "coco-stuff-10k",
             source="CYBORGS: map, probe, classes and split; the recipe is the FCN's",
+            photos=(9_000, 1_000),
         ),
         "cityscapes": Entry(
             "fcn",
@@ -194,6 +203,7 @@ ENTRIES: Final[Mapping[str, Entry]] = MappingProxyType(
             "cityscapes",
             {"random": 65.3, "ImageNet": 73.7},
             source="DenseCL",
+            photos=(2_975, 500),
         ),
         "voc-segmentation": Entry(
             "fcn",
@@ -224,6 +234,7 @@ ENTRIES: Final[Mapping[str, Entry]] = MappingProxyType(
             "coco-stuff-27",
             {"ImageNet accuracy": 24.6, "ImageNet mIoU": 8.9, "PiCIE accuracy": 48.1, "PiCIE mIoU": 13.8},
             source="PiCIE; the training of the linear probe is ours",
+            photos=(49_629, 2_175),
         ),
         "clustering": Entry(
             "clustering",

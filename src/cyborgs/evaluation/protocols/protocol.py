@@ -12,10 +12,13 @@ several are judged on the same data. ``evaluate`` leaves the backbone and torch'
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Protocol, cast
 
 from cyborgs.evaluation.contract import Context, Data, Result
 from cyborgs.evaluation.protocols.catalogue import ENTRIES, Entry, Preset, Settings, known
+from cyborgs.evaluation.settings.photos import ClassificationSettings
 from cyborgs.models.backbone import Backbone
 
 
@@ -44,16 +47,41 @@ def settings_of(name: str, preset: Preset) -> Settings:
     return entry(name).settings if preset == "paper" else entry(name).small
 
 
-def is_published(name: str, settings: Settings, share: float = 1.0) -> bool:
-    """Are these the settings that somebody published, with all labels?"""
+def is_published(name: str, settings: Settings, counts: Mapping[str, int], share: float = 1.0) -> bool:
+    """Are these the settings that somebody published, on as many photos, with all their labels?"""
     found = entry(name)
-    return bool(found.source) and share == 1 and settings in (found.settings, *found.variants)
+    return _published_settings(found, settings) and share == 1 and _numbers(counts) == found.photos
 
 
-def standing(name: str, preset: Preset, settings: Settings, share: float = 1.0) -> str:
-    """One line for whoever would set the figures beside published ones; empty where nothing stands against it."""
-    if is_published(name, settings, share):
+def _published_settings(found: Entry, settings: Settings) -> bool:
+    if isinstance(settings, ClassificationSettings):
+        settings = replace(settings, labels="")  # where the published list lies says nothing
+    return bool(found.source) and settings in (found.settings, *found.variants)
+
+
+def _numbers(counts: Mapping[str, int]) -> tuple[int, int]:
+    return counts["train"], counts["test"]
+
+
+def standing(name: str, preset: Preset, settings: Settings, counts: Mapping[str, int], share: float = 1.0) -> str:
+    """One line for whoever would set the figures beside published ones; empty where nothing stands against it.
+
+    Args:
+        name: of the protocol.
+        preset: which the settings started from.
+        settings: as asked for.
+        counts: of the opened data.
+        share: of the training labels.
+    """
+    found = entry(name)
+    if is_published(name, settings, counts, share):
         return ""
-    changed = settings != settings_of(name, preset) or share != 1
-    own = "" if entry(name).source else ", but one of ours"
-    return f"{name}, preset {preset}{' with changes' if changed else ''}: not the paper's protocol{own}."
+    own = "" if found.source else ", but one of ours"
+    if _published_settings(found, settings) and share == 1:
+        train, test = _numbers(counts)
+        own = (
+            f" (its settings on other photos: {train:,} and {test:,}, not {found.photos[0]:,} and {found.photos[1]:,})"
+        )
+    changed = " with changes" if settings != settings_of(name, preset) else ""
+    part = "" if share == 1 else f", {100 * share:g}% of the labels"
+    return f"{name}, preset {preset}{changed}{part}: not the paper's protocol{own}."

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cyborgs.data.annotations.voc import CLASSES as WITH_BACKGROUND
+from cyborgs.data.decode import decode
 from cyborgs.errors import UserError
 from cyborgs.evaluation.sets.splits import fingerprint, first_of, part_of
 
@@ -30,6 +31,10 @@ class VocPart:
 
     def __len__(self) -> int:
         return len(self.photos)
+
+    def read(self, i: int) -> NDArray[np.uint8]:
+        """Photo i, uint8 (H, W, 3). Raises ``data.decode.UnreadableImage`` naming the file."""
+        return decode(self.photos[i].read_bytes(), str(self.photos[i]))
 
     def take(self, chosen: NDArray[np.int64]) -> VocPart:
         """The photos of these numbers."""
