@@ -153,10 +153,9 @@ def test_a_label_that_counts_nowhere(tmp_path: Path, capsys: pytest.CaptureFixtu
     out = tmp_path / "out"
     for protocol in ("dense-probe", "folder-segmentation", "coco-stuff-probe", "clustering"):
         command = ["compare", "--data", str(tmp_path), "--backbones", RANDOM, "--protocol", protocol]
-        option = "--fcn.ignore" if protocol == "coco-stuff-probe" else "--ignore"
-        assert main([*command, option, "11", "--out", str(out), "--draws", "5"]) == 0
+        assert main([*command, "--ignore", "11", "--out", str(out), "--draws", "5"]) == 0
         settings = json.loads((out / "compare.json").read_text())["settings"]
-        assert (settings.get("fcn") or settings)["ignore"] == 11
+        assert settings["ignore"] == 11
 
 
 def test_settings_of_the_protocol_are_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

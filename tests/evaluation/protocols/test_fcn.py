@@ -22,7 +22,7 @@ from cyborgs.evaluation.metrics.segmentation import class_scores, confusion
 from cyborgs.evaluation.protocols import fcn, stuff_probe
 from cyborgs.evaluation.protocols.catalogue import ENTRIES
 from cyborgs.evaluation.protocols.protocol import module, settings_of
-from cyborgs.evaluation.settings.pixels import FcnSettings
+from cyborgs.evaluation.settings.pixels import FcnSettings, StuffProbeSettings
 from cyborgs.evaluation.settings.training import FineTuneConfig
 from tests.evaluation.protocols.contract import ProtocolContract, make_backbone, make_pixels, same
 
@@ -32,6 +32,10 @@ TINY: dict[str, Any] = {
     "head_channels": 8,
     "training": replace(FcnSettings().training, iterations=3, batch_size=2, checkpoint_every=2),
 }
+
+
+def probe_settings() -> StuffProbeSettings:
+    return StuffProbeSettings(crop=64, resize=(0, 0), test_resize=(0, 0), training=TINY["training"])
 
 
 class TestFolderSegmentation(ProtocolContract):
@@ -44,8 +48,7 @@ class TestStuffProbe(ProtocolContract):
 
     @classmethod
     def settings(cls) -> Any:
-        given = settings_of(cls.name, "small")
-        return replace(given, fcn=replace(given.fcn, **TINY))  # type: ignore[union-attr,type-var]
+        return probe_settings()
 
     @classmethod
     def opened(cls, where: str, seed: int = 0) -> Any:
@@ -206,11 +209,11 @@ def test_a_network_that_cannot_be_dilated(data: Any) -> None:
 
 
 def test_the_probe_takes_the_published_map_and_says_it(data: Any) -> None:
-    settings = replace(settings_of("coco-stuff-probe", "small"), fcn=tiny())  # type: ignore[type-var,call-arg]
-    found = stuff_probe.evaluate(make_backbone("resnet18"), data, settings, Context())  # type: ignore[arg-type]
+    settings = probe_settings()
+    found = stuff_probe.evaluate(make_backbone("resnet18"), data, settings, Context())
     assert found.settings["layer"] == "layer2.1"
     with pytest.raises(UserError, match="has no layer 'layer9'"):
-        stuff_probe.evaluate(make_backbone(), data, replace(settings, layer="layer9"), Context())  # type: ignore[arg-type,type-var,call-arg]
+        stuff_probe.evaluate(make_backbone(), data, replace(settings, layer="layer9"), Context())
 
 
 def test_windows_are_two_thirds_of_the_crop_apart_if_nothing_is_said() -> None:

@@ -128,19 +128,18 @@ def test_every_layout(
     name: str, write: Callable[[list[Pair], Path], None], classes: int, camvid: Path, tmp_path: Path
 ) -> None:
     settings: Any = settings_of(name, "small")
-    fcn = settings.fcn if name == "coco-stuff-probe" else settings
-    chosen = pairs(camvid, {"train": fcn.images + SPARE, "val": fcn.test_images + SPARE})
+    chosen = pairs(camvid, {"train": settings.images + SPARE, "val": settings.test_images + SPARE})
     write(chosen, tmp_path / "data")
     opened: Any = module(name).open_data(str(tmp_path / "data"), settings, 0, entry(name).data_set)
     result = module(name).evaluate(make_backbone("resnet18"), opened, settings, Context())
     counts = result.counts
-    assert (counts["train"], counts["test"], counts["classes"]) == (fcn.images, fcn.test_images, classes)
+    assert (counts["train"], counts["test"], counts["classes"]) == (settings.images, settings.test_images, classes)
     assert len(result.per_class) == classes
     drawn = {Path(opened.test.name(i)).stem.removesuffix("_leftImg8bit") for i in range(len(opened.test))}
     pixels = sum(
         np.bincount(labels.ravel(), minlength=VOID + 1)[:VOID] for _, name, _, labels in chosen if name in drawn
     )
-    total = result.judged.total(np.ones(fcn.test_images, np.int64))  # type: ignore[attr-defined]
+    total = result.judged.total(np.ones(settings.test_images, np.int64))  # type: ignore[attr-defined]
     assert total.sum(0)[:VOID].tolist() == pixels.tolist()
     assert total.sum() == pixels.sum()
     # It has learned something: it beats the commonest class everywhere.

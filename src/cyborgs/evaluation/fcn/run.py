@@ -16,7 +16,7 @@ from cyborgs.evaluation.finetune import fine_tune
 from cyborgs.evaluation.judged import PixelCounts
 from cyborgs.evaluation.metrics.segmentation import Counts, class_scores
 from cyborgs.evaluation.sets.pixel_sets import PixelData, PixelSet
-from cyborgs.evaluation.settings.pixels import FcnSettings
+from cyborgs.evaluation.settings.pixels import SegmentationSettings
 from cyborgs.models.backbone import Backbone
 from cyborgs.models.weights import weights_hash
 
@@ -24,7 +24,7 @@ SHOWN = 5
 """Classes that a warning names."""
 
 
-def crops(train: PixelSet, settings: FcnSettings, backbone: Backbone) -> Crops:
+def crops(train: PixelSet, settings: SegmentationSettings, backbone: Backbone) -> Crops:
     """The training samples; padding has the colour that normalisation makes 0."""
     red, green, blue = (min(255, max(0, round(255 * mean))) for mean in backbone.config.mean)
     return Crops(
@@ -39,7 +39,7 @@ def crops(train: PixelSet, settings: FcnSettings, backbone: Backbone) -> Crops:
     )
 
 
-def inference(classes: int, ignore: int, settings: FcnSettings) -> Inference:
+def inference(classes: int, ignore: int, settings: SegmentationSettings) -> Inference:
     """How test photos are judged."""
     slides = settings.inference == "slide"
     return Inference(
@@ -56,7 +56,7 @@ def trained_and_judged(
     objective: Fcn | FrozenProbe,
     backbone: Backbone,
     data: PixelData,
-    settings: FcnSettings,
+    settings: SegmentationSettings,
     said: Mapping[str, Any],
     context: Context,
 ) -> Result:

@@ -84,6 +84,11 @@ def _small_fcn(settings: FcnSettings, **changes: Any) -> FcnSettings:
     return replace(settings, **(kept | changes))
 
 
+def _small_probe(settings: StuffProbeSettings) -> StuffProbeSettings:
+    training = replace(settings.training, iterations=200, batch_size=8, checkpoint_every=200)
+    return replace(settings, crop=128, resize=(0, 0), test_resize=(0, 0), images=200, test_images=50, training=training)
+
+
 _CITYSCAPES = FcnSettings(
     crop=769,
     resize=(2049, 1025),
@@ -96,13 +101,6 @@ _CITYSCAPES = FcnSettings(
 )
 _FCN = FcnSettings()
 _NATIVE = replace(_FCN, resize=(0, 0), test_resize=(0, 0))
-_PROBE = replace(_FCN, auxiliary_weight=0.0)
-_SMALL_PROBE = _small_fcn(
-    replace(_PROBE, resize=(0, 0), test_resize=(0, 0)),
-    images=200,
-    test_images=50,
-    training=replace(_FCN.training, iterations=200, batch_size=8, checkpoint_every=200),
-)
 _CLUSTERS = ClusteringSettings(clusters=(27, 81, 256))
 
 ENTRIES: Final[Mapping[str, Entry]] = MappingProxyType(
@@ -187,8 +185,8 @@ ENTRIES: Final[Mapping[str, Entry]] = MappingProxyType(
         "coco-stuff-probe": Entry(
             "stuff_probe",
             "COCO-Stuff-10k: a 1x1 convolution on a frozen map, mIoU (Figure 5b)",
-            StuffProbeSettings(fcn=_PROBE),
-            StuffProbeSettings(fcn=_SMALL_PROBE),
+            StuffProbeSettings(),
+            _small_probe(StuffProbeSettings()),
             "pixels",
             "coco-stuff-10k",
             source="CYBORGS: map, probe, classes and split; the recipe is the FCN's",

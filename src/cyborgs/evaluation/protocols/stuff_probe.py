@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cyborgs.evaluation.contract import Context, Result
 from cyborgs.evaluation.fcn.network import FrozenProbe
 from cyborgs.evaluation.fcn.run import trained_and_judged
-from cyborgs.evaluation.sets.pixel_sets import PixelData, open_pixels
+from cyborgs.evaluation.sets.pixel_sets import PixelData, open_for
 from cyborgs.evaluation.settings.pixels import StuffProbeSettings
 
 if TYPE_CHECKING:
@@ -21,16 +21,7 @@ if TYPE_CHECKING:
 
 def open_data(data: str, settings: StuffProbeSettings, seed: int, data_set: str = "") -> PixelData:
     """Photos and label maps in the layout of ``data_set``; the empty one is a folder."""
-    fcn = settings.fcn
-    return open_pixels(
-        data,
-        data_set,
-        classes=fcn.classes,
-        ignore=fcn.ignore,
-        images=fcn.images,
-        test_images=fcn.test_images,
-        seed=seed,
-    )
+    return open_for(data, settings, seed, data_set)
 
 
 def evaluate(backbone: Backbone, data: PixelData, settings: StuffProbeSettings, context: Context) -> Result:
@@ -45,8 +36,8 @@ def evaluate(backbone: Backbone, data: PixelData, settings: StuffProbeSettings, 
         layer,
         data.train.classes,
         ignore=data.train.ignore,
-        align_corners=settings.fcn.align_corners,
+        align_corners=settings.align_corners,
         seed=context.seed,
     )
     said = asdict(settings) | {"layer": layer}
-    return trained_and_judged(objective, backbone, data, settings.fcn, said, context)
+    return trained_and_judged(objective, backbone, data, settings, said, context)

@@ -9,8 +9,8 @@ from cyborgs.evaluation.settings.training import FineTuneConfig, positive
 
 
 @dataclass(frozen=True)
-class FcnSettings:
-    """FCN fine-tuned end to end."""
+class SegmentationSettings:
+    """What trains on crops and judges photos, whatever the network is."""
 
     crop: int = 512
     """Side of the training crop, in pixels."""
@@ -24,12 +24,6 @@ class FcnSettings:
     """A crop in which a class has more than this share is drawn again, ten times at most."""
     photometric: bool = True
     """Random brightness, contrast, saturation and hue."""
-    output_stride: Literal[8, 16, 32] = 8
-    """Pixels a cell of the last map: stages after it are dilated (ResNets of torchvision)."""
-    head_channels: int = 512
-    """Channels of the head."""
-    auxiliary_weight: float = 0.4
-    """Weight of the loss of the head on the last map but one; 0: none."""
     inference: Literal["whole", "slide"] = "whole"
     """Whole photos, or windows of the crop's size."""
     slide_stride: int = 0
@@ -53,9 +47,7 @@ class FcnSettings:
 
     def __post_init__(self) -> None:
         ranges = {
-            "crop": (2 * self.output_stride, 1 << 14),  # two cells of the last map: BatchNorm needs more than one
-            "head_channels": (2, 1 << 14),
-            "auxiliary_weight": (0, 1000),
+            "crop": (16, 1 << 14),
             "max_class_share": (0, 1),
             "slide_stride": (0, self.crop),  # so that no pixel is passed over
             "classes": (0, 255),
@@ -74,13 +66,34 @@ class FcnSettings:
 
 
 @dataclass(frozen=True)
-class StuffProbeSettings:
+class FcnSettings(SegmentationSettings):
+    """FCN fine-tuned end to end."""
+
+    output_stride: Literal[8, 16, 32] = 8
+    """Pixels a cell of the last map: stages after it are dilated (ResNets of torchvision)."""
+    head_channels: int = 512
+    """Channels of the head."""
+    auxiliary_weight: float = 0.4
+    """Weight of the loss of the head on the last map but one; 0: none."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        least = 2 * self.output_stride  # two cells of the last map: BatchNorm needs more than one
+        for name, low, high in (
+            ("crop", least, 1 << 14),
+            ("head_channels", 2, 1 << 14),
+            ("auxiliary_weight", 0, 1000),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name}: need {low} to {high}, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class StuffProbeSettings(SegmentationSettings):
     """A 1x1 convolution on one frozen map, trained as the FCN is: mask quality in Figure 5b."""
 
     layer: str = ""
     """The map; empty: layer2.2 of a ResNet-50, elsewhere the last block at stride 8."""
-    fcn: FcnSettings = field(default_factory=FcnSettings)
-    """Crops, scales, training."""
 
 
 @dataclass(frozen=True)
