@@ -78,15 +78,15 @@ def steps_of(config: FineTuneConfig, images: int) -> tuple[int, int]:
 def rate(config: FineTuneConfig, step: int, total: int) -> float:
     """Learning rate of a step, from 0, of ``total``: a pure function.
 
-    step: x gamma from the first step of each milestone on. poly: lr (1 - t)^0.9, not below ``min_lr``. cosine: half a
-    cosine to 0.
+    step: x gamma from the first step of each milestone on. poly, as mmsegmentation (mmcv's ``PolyLrUpdaterHook``):
+    (lr - min_lr) (1 - t)^0.9 + min_lr. cosine: half a cosine to 0.
     """
     if config.schedule == "step":
         passed = sum(step >= round(m * total) for m in config.milestones)
         return config.lr * math.pow(config.gamma, passed)
     t = min(step / total, 1.0)
     if config.schedule == "poly":
-        return max(config.lr * math.pow(1 - t, POWER), config.min_lr)
+        return (config.lr - config.min_lr) * math.pow(1 - t, POWER) + config.min_lr
     return config.lr * (1 + math.cos(math.pi * t)) / 2
 
 
