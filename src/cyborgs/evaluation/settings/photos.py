@@ -77,7 +77,7 @@ class LinearClassificationSettings:
     lr: float = 0.3
     """Rate of sgd, for a batch of 256."""
     batch_size: int = 256
-    """Images in a step of sgd."""
+    """Images in a step of sgd; all of them where there are fewer, at the same rate."""
     costs: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0, 100.0)
     """Costs C that logistic chooses from."""
     size: int = 224

@@ -18,11 +18,11 @@ class FineTuneConfig:
     """SGD on all weights, or on the head's alone."""
 
     epochs: int = 20
-    """Passes over the training images; not used where iterations is above 0."""
+    """Passes over the training images, each of as many steps as come nearest; not used where iterations is above 0."""
     iterations: int = 0
-    """Steps in all, in place of epochs."""
+    """Steps in all, in place of epochs; all of batch_size images."""
     batch_size: int = 256
-    """Images in a step."""
+    """Images in a step; where epochs count, all of them where there are fewer (a single one twice), at the same rate."""
     lr: float = 0.01
     """Rate of the backbone's weights."""
     head_lr_factor: float = 1.0
