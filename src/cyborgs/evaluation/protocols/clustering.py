@@ -1,7 +1,7 @@
 """Clusters of frozen features as an unsupervised segmentation (PiCIE's COCO-Stuff, 27 classes; any folder).
 
-One spherical k-means over the training photos' cells, of unit length. A test photo's pixels take the cluster nearest to
-the bilinearly enlarged map. As many clusters as classes, or fewer: matched one to one on the test photos, such that most
+One spherical k-means over the training photos' cells, of unit length. A test photo's cosines with the centroids are
+taken cell by cell and enlarged bilinearly; a pixel takes the cluster with the largest. As many clusters as classes, or fewer: matched one to one on the test photos, such that most
 pixels are right. More: each cluster takes the class that most of its training pixels have. Beside it a linear probe on
 the same maps (``evaluation/linear_segmentation.py``).
 """
@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
@@ -246,8 +247,10 @@ def _judged(
 def _count(photos: LabelledPhotos, i: int, joined: Tensor, centroids: Mapping[int, Tensor]) -> dict[int, Counts]:
     """Pixels of a photo by (cluster, class), for each number of clusters."""
     truth = photos.truth(i)
+    # Of unit length before they are enlarged: else a pixel between two cells follows the one with the longer feature.
+    unit = F.normalize(joined, dim=0)
     return {
-        k: confusion(Enlarged(found, joined, *truth.shape).labels()[0], truth, k, photos.classes, photos.ignore)
+        k: confusion(Enlarged(found, unit, *truth.shape).labels()[0], truth, k, photos.classes, photos.ignore)
         for k, found in centroids.items()
     }
 
