@@ -36,6 +36,7 @@ from cyborgs.evaluation.metrics.segmentation import (
     confusion,
     hungarian_scores,
     majority_scores,
+    miou_all_seen,
 )
 from cyborgs.evaluation.sets.labelled import LabelledPhotos
 from cyborgs.evaluation.sets.pixel_sets import PixelData, PixelSet, open_for
@@ -176,7 +177,11 @@ def evaluate(backbone: Backbone, data: PixelData, settings: ClusteringSettings, 
         (found,) = linear_segmentation(
             backbone, learned, test, layers=[[JOINED]], seeds=(context.seed,), settings=probe, maps=(maps[0], maps[1])
         )
-        figures |= {"linear_miou": found.miou, "linear_accuracy": found.accuracy}
+        figures |= {
+            "linear_miou": found.miou,
+            "linear_miou_all_seen": miou_all_seen(np.sum(found.counts, axis=0)),
+            "linear_accuracy": found.accuracy,
+        }
         said["probe"] = asdict(probe)
     return Result(
         "miou",
