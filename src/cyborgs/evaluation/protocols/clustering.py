@@ -28,7 +28,7 @@ from cyborgs.evaluation.clustering import cluster_cells, sample_cells
 from cyborgs.evaluation.contract import Context, Result
 from cyborgs.evaluation.features import JOINED, UInt8, frozen_maps, iterate_maps, join
 from cyborgs.evaluation.frozen.pooled import class_names, collapsed, counts_of
-from cyborgs.evaluation.frozen.transforms import centre, to_short_side
+from cyborgs.evaluation.frozen.transforms import centre, middle
 from cyborgs.evaluation.linear_segmentation import ProbeSettings, linear_segmentation
 from cyborgs.evaluation.metrics.segmentation import (
     MajorityScore,
@@ -90,7 +90,7 @@ class Cropped:
 
     def read(self, i: int) -> UInt8:
         """uint8 (side, side, 3)."""
-        return np.ascontiguousarray(centre(to_short_side(self.photos.read(i), self.side), self.side, self.side))
+        return middle(self.photos.read(i), self.side, self.side)
 
     def truth(self, i: int) -> UInt8:
         """uint8 (side, side), by nearest neighbour."""
