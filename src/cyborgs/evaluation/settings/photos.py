@@ -54,6 +54,23 @@ class KnnSettings:
 
 
 @dataclass(frozen=True)
+class LabelFreeSettings:
+    """How widely the features of photos without labels are spread."""
+
+    images: int = 2000
+    """Photos that are used at most, drawn from the seed: all their pairs are compared."""
+    size: int = 224
+    """Side of the square that the network sees, in pixels."""
+    layer: str = ""
+    """Which map is pooled; empty: the network's last."""
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.images <= 5000:
+            raise ValueError(f"images: need 2 to 5000 (all pairs are held at once), got {self.images}")
+        positive("size", (self.size,))
+
+
+@dataclass(frozen=True)
 class VocKnnSettings(KnnSettings):
     """VOC 2007's classes by the vote of the nearest training images."""
 
