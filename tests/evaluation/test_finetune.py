@@ -18,7 +18,7 @@ from cyborgs.engine.contract import Stopped
 from cyborgs.engine.signals import Stop
 from cyborgs.errors import UserError
 from cyborgs.evaluation.contract import Context
-from cyborgs.evaluation.finetune import Objective, fine_tune, rate, steps_of
+from cyborgs.evaluation.finetune import Objective, batch_of, fine_tune, rate, steps_of
 from cyborgs.evaluation.labelled_batches import LabelledBatches
 from cyborgs.evaluation.settings.training import FineTuneConfig
 
@@ -141,8 +141,10 @@ def test_rates() -> None:
     np.testing.assert_allclose(found, [1, 1, 0.2, 0.2, 0.04, 0.04])
     poly = FineTuneConfig(lr=0.01, schedule="poly", min_lr=1e-4)
     assert rate(poly, 0, 100) == 0.01
-    assert rate(poly, 50, 100) == pytest.approx(0.01 * 0.5**0.9)
-    assert rate(poly, 999, 1000) == 1e-4
+    for step in (1, 50, 99):  # mmcv 1.x, PolyLrUpdaterHook.get_lr
+        coeff = (1 - step / 100) ** 0.9
+        assert rate(poly, step, 100) == pytest.approx((0.01 - 1e-4) * coeff + 1e-4, rel=1e-12)
+    assert rate(poly, 100, 100) == 1e-4
     cosine = FineTuneConfig(lr=2.0, schedule="cosine")
     assert rate(cosine, 50, 100) == pytest.approx(1.0)
 
@@ -151,6 +153,44 @@ def test_steps() -> None:
     assert steps_of(FineTuneConfig(epochs=20, batch_size=256), 12_811) == (20, 50)
     assert steps_of(FineTuneConfig(epochs=3, batch_size=256), 10) == (3, 1)
     assert steps_of(FineTuneConfig(iterations=7), 10) == (1, 7)
+
+
+def test_epochs_are_passes_where_images_are_fewer_than_a_batch() -> None:
+    """Ten images, batch 256: each is drawn once an epoch, and what is learnt is a loop over the ten's."""
+    seen: list[int] = []
+
+    class Counted(Noise):
+        def sample(self, i: int, draw: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+            seen.append(i)
+            return super().sample(i, draw)
+
+    config = replace(CONFIG, batch_size=256, milestones=(), head_lr_factor=1.0)
+    objective = Small()
+    fine_tune(objective, Counted(), config, Context(seed=3), names=["class"], identity={})
+    assert sorted(seen) == sorted(3 * list(range(10)))
+    network = Small()
+    optimizer = torch.optim.SGD(network.parameters(), 0.05, 0.9, weight_decay=1e-4)
+    for epoch in range(3):
+        (batch,) = next(iter(LabelledBatches(Noise(), 10, 1, 3, 0, False)(epoch)))
+        optimizer.zero_grad()
+        network.losses(batch.images, batch.targets)["class"].backward()
+        optimizer.step()
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(objective.state_dict()[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_a_batch_of_few_images() -> None:
+    epochs, steps = FineTuneConfig(epochs=3, batch_size=256), FineTuneConfig(iterations=7, batch_size=16)
+    assert [batch_of(epochs, n) for n in (1, 2, 20, 256, 999)] == [2, 2, 20, 256, 256]
+    assert batch_of(replace(epochs, batch_size=1), 1) == 1
+    assert batch_of(steps, 10) == 16
+
+
+def test_a_stopped_training_of_few_images_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    config, stop = replace(CONFIG, epochs=4, batch_size=256, checkpoint_every=1), _asked()
+    with pytest.raises(Stopped):
+        trained(Context(seed=2, out=tmp_path), config, stop)
+    assert same(trained(Context(seed=2, out=tmp_path), config), trained(Context(seed=2), config))
 
 
 def test_no_image() -> None:

@@ -28,6 +28,8 @@ CELLS_PER_CHANNEL: Final = 16
 """Cells from which a correlation is taken, over the number of channels."""
 STRIDE: Final = 8
 """Pixels per cell of the common grid."""
+JOINED: Final = "joined"
+"""Name of the one map that ``frozen_maps`` makes of several layers."""
 
 
 class Photos(Protocol):
@@ -189,20 +191,29 @@ def frozen_maps(
     layers: Sequence[str],
     *,
     short_side: int = 0,
+    unit: bool = False,
     progress: Progress | None = None,
 ) -> FrozenMaps:
-    """Compute and keep the maps of all photos (CamVid's train split, ResNet-18's layers 2 to 4: 0.4 GB)."""
+    """Compute and keep the maps of all photos (CamVid's train split, ResNet-18's layers 2 to 4: 0.4 GB).
+
+    With ``unit`` the layers are joined to one map, ``JOINED``, of which each cell has unit length.
+    """
     maps: dict[int, dict[str, Tensor]] = {}
     sizes: dict[int, tuple[int, int]] = {}
     grids: dict[int, tuple[int, int]] = {}
     for i, (height, width), one in iterate_maps(backbone, photos, layers, short_side=short_side, progress=progress):
+        if unit:
+            one = {JOINED: F.normalize(join([one[name] for name in layers]), dim=0)}
         maps[i] = {name: _half(m) for name, m in one.items()}
         sizes[i] = height, width
         factor = min(1.0, short_side / min(height, width)) if short_side else 1.0
         grids[i] = -(-round(height * factor) // STRIDE), -(-round(width * factor) // STRIDE)
     order = range(len(photos))
     return FrozenMaps(
-        tuple(layers), tuple(maps[i] for i in order), tuple(grids[i] for i in order), tuple(sizes[i] for i in order)
+        (JOINED,) if unit else tuple(layers),
+        tuple(maps[i] for i in order),
+        tuple(grids[i] for i in order),
+        tuple(sizes[i] for i in order),
     )
 
 

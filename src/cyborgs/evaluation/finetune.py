@@ -75,18 +75,26 @@ def steps_of(config: FineTuneConfig, images: int) -> tuple[int, int]:
     return config.epochs, max(1, round(images / config.batch_size))
 
 
+def batch_of(config: FineTuneConfig, images: int) -> int:
+    """Images in a step: no more than there are, where epochs are counted, or an epoch would be several passes.
+
+    A single image comes twice, since BatchNorm may have no statistics of one.
+    """
+    return config.batch_size if config.iterations else min(config.batch_size, max(2, images))
+
+
 def rate(config: FineTuneConfig, step: int, total: int) -> float:
     """Learning rate of a step, from 0, of ``total``: a pure function.
 
-    step: x gamma from the first step of each milestone on. poly: lr (1 - t)^0.9, not below ``min_lr``. cosine: half a
-    cosine to 0.
+    step: x gamma from the first step of each milestone on. poly, as mmsegmentation (mmcv's ``PolyLrUpdaterHook``):
+    (lr - min_lr) (1 - t)^0.9 + min_lr. cosine: half a cosine to 0.
     """
     if config.schedule == "step":
         passed = sum(step >= round(m * total) for m in config.milestones)
         return config.lr * math.pow(config.gamma, passed)
     t = min(step / total, 1.0)
     if config.schedule == "poly":
-        return max(config.lr * math.pow(1 - t, POWER), config.min_lr)
+        return (config.lr - config.min_lr) * math.pow(1 - t, POWER) + config.min_lr
     return config.lr * (1 + math.cos(math.pi * t)) / 2
 
 
@@ -135,6 +143,7 @@ def fine_tune(
     if distributed.is_distributed():
         raise UserError("fine-tuning runs in one process. Start it without torchrun.")
     epochs, per_epoch = steps_of(config, len(samples))
+    batch = batch_of(config, len(samples))
     device = torch.device(context.device)
     with ExitStack() as stack:
         out = context.out
@@ -162,12 +171,10 @@ def fine_tune(
                 config.momentum,
                 weight_decay=config.weight_decay,
             ),
-            LabelledBatches(
-                samples, config.batch_size, per_epoch, context.seed, context.workers, device.type == "cuda"
-            ),
+            LabelledBatches(samples, batch, per_epoch, context.seed, context.workers, device.type == "cuda"),
             epochs=epochs,
             steps_per_epoch=per_epoch,
-            batch_size=config.batch_size,
+            batch_size=batch,
             seed=context.seed,
             learning_rate=partial(_rate_of, config, epochs * per_epoch),
             refreshers={},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,3 +84,27 @@ class Ranked:
             kept = drawn[self.labels[drawn, c] != 0]
             found[c] = self.precision(self.scores[kept, c], self.labels[kept, c] > 0)
         return found
+
+
+EVENEST: Final = -4.0
+"""Uniformity at t = 2 of directions spread over all sides: the squared distance of two of them is 2."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """How evenly images spread, from 0 (all the same) to 1: their uniformity over ``EVENEST``."""
+
+    closeness: NDArray[np.float64]
+    """(images, images): exp(-2 |x - y|^2)."""
+
+    def __len__(self) -> int:
+        return len(self.closeness)
+
+    def score(self, weights: NDArray[np.int64]) -> float:
+        """Over the pairs of different images: one that is drawn twice is no pair with itself. NaN where there is none."""
+        w = weights.astype(np.float64)
+        pairs = w.sum() ** 2 - w @ w
+        if not pairs:
+            return float("nan")
+        mean = (w @ self.closeness @ w - (w * w) @ np.diag(self.closeness)) / pairs
+        return float(min(1.0, max(0.0, np.log(mean) / EVENEST)))

@@ -1,10 +1,12 @@
 """Linear probe for segmentation: one 1x1 convolution on frozen maps, from photos with a class per pixel.
 
-Not a published protocol: small, and the same for every backbone. Each layer's channels are whitened with
-the train photos' statistics, since on features as correlated as a random network's plain training takes hundreds of
-epochs to converge, and the probe would measure that instead. Layers of a probe are brought bilinearly to a common grid of one cell per 8 pixels; since a 1x1
-convolution and bilinear interpolation commute, each layer's logits are interpolated instead of its features. Trained
-on the majority class of each cell, judged at full resolution on bilinearly enlarged logits.
+By default not a published protocol: small, and the same for every backbone. Each layer's channels are whitened with the
+train photos' statistics, since on features as correlated as a random network's plain training takes hundreds of epochs
+to converge, and the probe would measure that instead. Other settings leave the channels as they are and train by SGD.
+
+Layers of a probe are brought bilinearly to a common grid of one cell per 8 pixels; since a 1x1 convolution and bilinear
+interpolation commute, each layer's logits are interpolated instead of its features. Trained on the majority class of
+each cell, judged at full resolution on bilinearly enlarged logits.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import torch
@@ -28,12 +30,14 @@ from cyborgs.seeds import numpy_generator
 if TYPE_CHECKING:
     from cyborgs.models.backbone import Backbone
 
+MOMENTUM: Final = 0.9
+"""Of SGD."""
 _VOID = -1  # cells without a class; a set's own void label may be any
 
 
 @dataclass(frozen=True)
 class ProbeSettings:
-    """How the probe is trained. AdamW, half a cosine to 0."""
+    """How the probe is trained. The rate falls by half a cosine to 0."""
 
     epochs: int = 10
     """Passes over the train photos."""
@@ -41,12 +45,14 @@ class ProbeSettings:
     """Steps at least: more epochs where the photos are few."""
     batch: int = 8
     """Photos in a step."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """SGD has momentum 0.9."""
     lr: float = 30.0
-    """Learning rate times the number of channels (64 at least): many channels move the logits no more than few."""
-    whiten: bool = True
-    """Whiten each layer's channels; False: standardise them only, which on correlated features does not converge."""
+    """Learning rate; AdamW's times the number of channels (64 at least): many move the logits no more than few."""
+    channels: Literal["whiten", "standardise", "keep"] = "whiten"
+    """What is done with each layer's channels; on correlated ones AdamW does not converge unless they are whitened."""
     weight_decay: float = 1e-2
-    """AdamW's decay."""
+    """The optimiser's decay, of the weights."""
     short_side: int = 0
     """Longest allowed short side of a photo in pixels; 0: native size."""
 
@@ -102,7 +108,7 @@ def cell_labels(labels: UInt8, grid: tuple[int, int], classes: int, ignore: int 
 
 
 class Probe(torch.nn.Module):
-    """The 1x1 convolution, one weight matrix (C, classes) per layer, on whitened channels."""
+    """The 1x1 convolution, one weight matrix (C, classes) per layer, on channels that ``whitening`` is applied to."""
 
     def __init__(self, layers: Sequence[str], whitening: Mapping[str, Whitening], classes: int) -> None:
         super().__init__()
@@ -138,12 +144,15 @@ class Probe(torch.nn.Module):
 def _train(maps: FrozenMaps, cells: Sequence[Tensor], probe: Probe, settings: ProbeSettings, seed: int) -> float:
     """Train in place; the mean loss of the last epoch."""
     channels = sum(w.shape[0] for w in probe.weights)
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": list(probe.weights), "lr": settings.lr / max(64, channels)},
-            {"params": [probe.bias], "lr": 0.01, "weight_decay": 0.0},
-        ],
-        weight_decay=settings.weight_decay,
+    adam = settings.optimizer == "adamw"
+    groups = [
+        {"params": list(probe.weights), "lr": settings.lr / max(64, channels) if adam else settings.lr},
+        {"params": [probe.bias], "lr": 0.01 if adam else settings.lr, "weight_decay": 0.0},
+    ]
+    optimizer: torch.optim.Optimizer = (
+        torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
+        if adam
+        else torch.optim.SGD(groups, momentum=MOMENTUM, weight_decay=settings.weight_decay)
     )
     an_epoch = -(-len(maps) // settings.batch)
     epochs = max(settings.epochs, -(-settings.min_steps // an_epoch))
@@ -231,7 +240,7 @@ def linear_segmentation(
         torch.from_numpy(cell_labels(train.truth(i), grid, train.classes, train.ignore).ravel())
         for i, grid in enumerate(train_maps.grids)
     ]
-    whitening = {name: train_maps.whitening(name, full=settings.whiten) for name in names}
+    whitening = {name: _whitening(train_maps, name, settings) for name in names}
     results = []
     for probe_layers in layers:
         for seed in seeds:
@@ -254,6 +263,13 @@ def linear_segmentation(
                 )
             )
     return results
+
+
+def _whitening(maps: FrozenMaps, layer: str, settings: ProbeSettings) -> Whitening:
+    if settings.channels != "keep":
+        return maps.whitening(layer, full=settings.channels == "whiten")
+    width = len(maps.maps[0][layer])
+    return Whitening(torch.zeros(width), torch.eye(width))
 
 
 def _same_sizes(labelled: LabelledPhotos, maps: FrozenMaps, truths: Sequence[tuple[int, ...]]) -> None:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from cyborgs.evaluation.frozen.transforms import Drawn, Square, Squash, centre, drawn_crop, resized, to_short_side
+from cyborgs.evaluation.frozen.transforms import (
+    Drawn,
+    Square,
+    Squash,
+    centre,
+    drawn_crop,
+    middle,
+    resized,
+    to_short_side,
+)
 
 
 def smooth(height: int, width: int) -> np.ndarray:
@@ -35,6 +46,28 @@ def test_as_torchvision_does_it(shape: tuple[int, int]) -> None:
     assert np.abs(Square(224, 256)(image).astype(int) - np.asarray(wanted)).max() <= 6
     wanted = v2.Compose([v2.Resize(256), v2.Resize((224, 224))])(Image.fromarray(image))
     assert np.abs(Squash(224, 256)(image).astype(int) - np.asarray(wanted)).max() <= 6
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(480, 640), (375, 500), (120, 160), (30, 40), (64, 64), (20, 900), (900, 20), (7, 3001), (1, 700), (700, 3)],
+)
+def test_the_middle_is_that_of_the_whole(shape: tuple[int, int]) -> None:
+    """To the bit in ordinary shapes, to one grey level in long ones, noise being the hardest photo."""
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    for size, short in ((64, 64), (60, 64), (56, 64.0), (32, 32 * 8 / 7)):
+        whole = centre(to_short_side(image, short), size, size)
+        off = np.abs(middle(image, short, size).astype(int) - whole).max()
+        assert off <= (1 if max(shape) > 10 * min(shape) else 0)
+        assert np.array_equal(middle(image, short, size), Square(size, short)(image))
+
+
+def test_a_line_of_a_photo_takes_no_time() -> None:
+    """Whole it would be 256 x 3,840,000 pixels."""
+    started = time.perf_counter()
+    assert Square(224)(np.zeros((2, 30_000, 3), np.uint8)).shape == (224, 224, 3)
+    assert Square(224)(np.zeros((30_000, 2, 3), np.uint8)).shape == (224, 224, 3)
+    assert time.perf_counter() - started < 1
 
 
 def test_sizes() -> None:

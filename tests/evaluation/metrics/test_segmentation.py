@@ -3,9 +3,11 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from torchmetrics.classification import MulticlassJaccardIndex
 
 from cyborgs.evaluation.metrics.segmentation import (
     best_overlap,
@@ -15,6 +17,7 @@ from cyborgs.evaluation.metrics.segmentation import (
     hungarian_miou,
     hungarian_scores,
     majority_scores,
+    miou_all_seen,
     object_overlaps,
 )
 from cyborgs.evaluation.quality.overlap import mean_best_overlap
@@ -30,6 +33,26 @@ def test_confusion_counts_pixels(pred, truth):
     for p, t in zip(pred.ravel(), truth.ravel(), strict=True):
         slow[p, t] += t != 3
     assert np.array_equal(counts, slow)
+
+
+@given(maps, maps)
+@settings(max_examples=40, deadline=None)
+def test_miou_of_all_that_is_seen_is_torchmetrics(pred, truth):
+    """Where the truth is 3 it is void, so that class 3 is only predicted, if at all."""
+    truth = np.where(truth == 3, 255, truth).astype(np.uint8)
+    truth[0, 0] = 0
+    oracle = MulticlassJaccardIndex(4, average="macro", ignore_index=255)
+    wanted = float(oracle(torch.from_numpy(pred).long(), torch.from_numpy(truth).long()))
+    counts = confusion(pred, truth, 4, 4, void=255)
+    assert miou_all_seen(counts) == pytest.approx(wanted, abs=1e-6)
+    assert miou_all_seen(counts) <= class_scores(counts).miou + 1e-12
+
+
+def test_a_class_that_is_only_predicted():
+    counts = np.array([[6, 0, 0], [0, 0, 0], [2, 0, 0]])
+    assert class_scores(counts).miou == 0.75
+    assert miou_all_seen(counts) == 0.375
+    assert math.isnan(miou_all_seen(np.zeros((3, 3), int)))
 
 
 @given(maps, maps, st.integers(2, 4))

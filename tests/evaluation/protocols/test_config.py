@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from cyborgs.evaluation.settings.photos import KnnSettings, LinearClassificationSettings, Voc07Settings
+from cyborgs.evaluation.settings.photos import (
+    KnnSettings,
+    LabelFreeSettings,
+    LinearClassificationSettings,
+    Voc07Settings,
+)
 from cyborgs.evaluation.settings.pixels import ClusteringSettings, DenseProbeSettings
 
 
@@ -18,6 +23,9 @@ from cyborgs.evaluation.settings.pixels import ClusteringSettings, DenseProbeSet
         (KnnSettings, "neighbours", (5, 0)),
         (KnnSettings, "temperature", 0.0),
         (KnnSettings, "size", 0),
+        (LabelFreeSettings, "images", 1),
+        (LabelFreeSettings, "images", 5001),
+        (LabelFreeSettings, "size", 0),
         (LinearClassificationSettings, "costs", ()),
         (LinearClassificationSettings, "costs", (float("inf"),)),
         (LinearClassificationSettings, "lr", float("nan")),

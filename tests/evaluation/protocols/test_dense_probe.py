@@ -12,7 +12,7 @@ from cyborgs.errors import UserError
 from cyborgs.evaluation.contract import Context
 from cyborgs.evaluation.judged import PixelCounts
 from cyborgs.evaluation.linear_segmentation import ProbeSettings, linear_segmentation
-from cyborgs.evaluation.metrics.segmentation import class_scores
+from cyborgs.evaluation.metrics.segmentation import class_scores, miou_all_seen
 from cyborgs.evaluation.neighbours import compared_layers
 from cyborgs.evaluation.protocols import dense_probe
 from cyborgs.evaluation.settings.pixels import DenseProbeSettings
@@ -34,7 +34,9 @@ def test_it_is_the_probe(tmp_path: Path) -> None:
     (found,) = linear_segmentation(
         backbone, data.train, data.test, layers=[compared_layers(backbone)], seeds=(3,), settings=probe
     )
-    assert result.figures == {"miou": found.miou, "accuracy": found.accuracy}
+    figures = dict(result.figures)
+    assert figures.pop("miou_all_seen") == miou_all_seen(np.sum(found.counts, axis=0)) <= found.miou
+    assert figures == {"miou": found.miou, "accuracy": found.accuracy}
     assert list(result.per_class.values()) == list(found.iou)
     assert isinstance(result.judged, PixelCounts)
     total = result.judged.total(np.ones(4, np.int64))

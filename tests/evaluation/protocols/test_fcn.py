@@ -79,6 +79,8 @@ def test_figures_are_torchmetrics() -> None:
     present = [0, 1, 2, 4]
     figures = figures_of(counts)
     assert figures["miou"] == pytest.approx(iou[present].mean(), abs=1e-6)
+    strict = classification.MulticlassJaccardIndex(5, ignore_index=255)(*arguments).item()  # macro
+    assert figures["miou_all_seen"] == pytest.approx(strict, abs=1e-6)
     assert figures["mean_accuracy"] == pytest.approx(recall[present].mean(), abs=1e-6)
     assert figures["pixel_accuracy"] == pytest.approx(right, abs=1e-6)
     np.testing.assert_allclose(np.array(class_scores(counts).iou)[present], iou[present], rtol=1e-6)
@@ -87,7 +89,7 @@ def test_figures_are_torchmetrics() -> None:
 def test_void_counts_nowhere() -> None:
     truth = np.array([[0, 1, 255, 255]])
     figures = figures_of(confusion(np.array([[0, 1, 1, 0]]), truth, 2, 2, 255))
-    assert figures == {"miou": 1.0, "mean_accuracy": 1.0, "pixel_accuracy": 1.0}
+    assert figures == {"miou": 1.0, "miou_all_seen": 1.0, "mean_accuracy": 1.0, "pixel_accuracy": 1.0}
     assert all(np.isnan(x) for x in figures_of(np.zeros((3, 3), np.int64)).values())
 
 

@@ -43,24 +43,32 @@ def test_colours_are_told_apart(tmp_path: Path, settings: LinearClassificationSe
     assert "top5" not in result.figures
 
 
-def test_sgd_is_torchs_own_on_the_features_of_each_crop(tmp_path: Path) -> None:
-    """Rate 0.3 x 6 / 256 by half a cosine, no decay, weights from N(0, 0.01); the network in eval mode."""
+@pytest.mark.parametrize(("asked", "batch_size", "an_epoch"), [(6, 6, 2), (256, 9, 1)])
+def test_sgd_is_torchs_own_on_the_features_of_each_crop(
+    tmp_path: Path, asked: int, batch_size: int, an_epoch: int
+) -> None:
+    """Rate 0.3 x 6 / 256 by half a cosine, no decay, weights from N(0, 0.01); the network in eval mode.
+
+    Of nine photos a step of 256 has nine.
+    """
     data = protocol.open_data(str(make_classes(tmp_path / "set")), SGD, 0)
-    result = protocol.evaluate(make_backbone(), data, SGD, Context(seed=4))
+    result = protocol.evaluate(make_backbone(), data, replace(SGD, batch_size=asked), Context(seed=4))
     backbone = make_backbone().eval()
     layer = backbone.layers[-1]
     head = protocol.Head(backbone, layer, 3, 4).linear
     assert 0.005 < float(head.weight.detach().std()) < 0.02
     optimizer = torch.optim.SGD(head.parameters(), 1.0, 0.9)
-    batches = LabelledBatches(protocol.Crops(data.train, 32), 6, 2, 4, 0, False)
-    for step in range(6):
-        (batch,) = next(iter(batches(step // 2, step % 2)))
-        optimizer.param_groups[0]["lr"] = 0.3 * 6 / 256 * (1 + np.cos(np.pi * step / 6)) / 2
+    batches = LabelledBatches(protocol.Crops(data.train, 32), batch_size, an_epoch, 4, 0, False)
+    for step in range(3 * an_epoch):
+        (batch,) = next(iter(batches(step // an_epoch, step % an_epoch)))
+        optimizer.param_groups[0]["lr"] = 0.3 * asked / 256 * (1 + np.cos(np.pi * step / (3 * an_epoch))) / 2
         with torch.no_grad():
             x = backbone(backbone.normalise(batch.images), [layer])[layer].mean(dim=(2, 3))
         optimizer.zero_grad()
-        F.cross_entropy(head(x), batch.targets).backward()
+        loss = F.cross_entropy(head(x), batch.targets)
+        loss.backward()
         optimizer.step()
+    assert result.settings["last_loss"] == pytest.approx(float(loss.detach()), rel=1e-4)
     test = torch.from_numpy(extract(backbone, data.test.photos, Extraction(layer, Square(32))))
     wanted = head(test).argmax(dim=1).numpy() == data.test.labels
     assert result.value == wanted.mean()

@@ -14,7 +14,7 @@ from cyborgs.evaluation.fcn.inference import Inference, confusions
 from cyborgs.evaluation.fcn.network import Fcn, FrozenProbe
 from cyborgs.evaluation.finetune import fine_tune
 from cyborgs.evaluation.judged import PixelCounts
-from cyborgs.evaluation.metrics.segmentation import Counts, class_scores
+from cyborgs.evaluation.metrics.segmentation import Counts, class_scores, miou_all_seen
 from cyborgs.evaluation.sets.pixel_sets import PixelData, PixelSet
 from cyborgs.evaluation.settings.pixels import SegmentationSettings
 from cyborgs.models.backbone import Backbone
@@ -96,13 +96,17 @@ def trained_and_judged(
 
 
 def figures_of(total: Counts) -> dict[str, float]:
-    """miou, mean_accuracy, pixel_accuracy of a confusion matrix (classes, classes); means over classes that it holds."""
+    """miou, miou_all_seen, mean_accuracy, pixel_accuracy of a confusion matrix (classes, classes).
+
+    Means over classes that the truth holds; miou_all_seen over those that are predicted too.
+    """
     scores = class_scores(total)
     of_truth = total.sum(0)
     present = of_truth > 0
     recalls = np.diag(total)[present] / of_truth[present]
     return {
         "miou": scores.miou,
+        "miou_all_seen": miou_all_seen(total),
         "mean_accuracy": float(recalls.mean()) if present.any() else float("nan"),
         "pixel_accuracy": scores.accuracy,
     }

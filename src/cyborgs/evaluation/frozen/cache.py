@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from cyborgs.models.backbone import Backbone
 
 Float32 = NDArray[np.float32]
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Rises when the same key would mean other numbers."""
 BATCH: Final = {"cpu": 8, "cuda": 64}
 """Photos in a call of the network, by kind of device. Constant, and the last call is filled up: a photo's features do

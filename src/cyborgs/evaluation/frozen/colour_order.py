@@ -148,8 +148,11 @@ def _off(
 
 
 def colour_doubt(backbone: Backbone, data: Any) -> str | None:
-    """``colour_warning`` of photos spread over those that a protocol learns from; None where they cannot be read by number."""
-    photos: Any = getattr(data, "train", ())
+    """``colour_warning`` of photos spread over those that a protocol learns from, or is judged by where it learns from none.
+
+    None where they cannot be read by number.
+    """
+    photos: Any = getattr(data, "train", None) or getattr(data, "test", ())
     if not hasattr(photos, "read") or not len(photos):
         return None
     chosen = sorted({i * len(photos) // PHOTOS for i in range(PHOTOS)})

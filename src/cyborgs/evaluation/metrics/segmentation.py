@@ -76,6 +76,17 @@ def class_scores(counts: Counts) -> SegmentationScore:
     return _score(counts, np.arange(len(counts)))
 
 
+def miou_all_seen(counts: Counts) -> float:
+    """mIoU in which a class that is predicted but not in the truth counts as 0 (mmsegmentation, torchmetrics).
+
+    counts (classes, classes), of labels that are the classes themselves. Never above ``class_scores``' mIoU; NaN where
+    no pixel was counted.
+    """
+    union = counts.sum(0) + counts.sum(1) - np.diag(counts)
+    seen = union > 0
+    return float((np.diag(counts)[seen] / union[seen]).mean()) if seen.any() else float("nan")
+
+
 def hungarian_scores(counts: Counts, none: int | None = None) -> SegmentationScore:
     """Scores after the one-to-one matching of clusters to classes that makes most pixels right.
 

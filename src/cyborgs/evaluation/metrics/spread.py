@@ -20,6 +20,12 @@ def alignment(first: Tensor, second: Tensor) -> float:
     return float((first.double() - second.double()).square().sum(dim=1).mean())
 
 
+def closeness(rows: Tensor, t: float = 2.0) -> Tensor:
+    """exp(-t |x - y|^2) of all pairs of unit vectors: rows (N, D) -> float64 (N, N), what ``uniformity`` is the log mean of."""
+    x = unit_rows(rows.double())
+    return (2 * x @ x.T - 2).clamp_(max=0).mul_(t).exp_()
+
+
 def uniformity(rows: Tensor, t: float = 2.0) -> float:
     """log of the mean over all pairs of exp(-t |x - y|^2): 0 where all unit vectors are the same, else negative.
 

@@ -15,6 +15,7 @@ from cyborgs.errors import UserError
 from cyborgs.evaluation.settings.photos import (
     ClassificationSettings,
     KnnSettings,
+    LabelFreeSettings,
     LinearClassificationSettings,
     Voc07Settings,
     VocKnnSettings,
@@ -27,6 +28,7 @@ Settings = (
     Voc07Settings
     | KnnSettings
     | VocKnnSettings
+    | LabelFreeSettings
     | LinearClassificationSettings
     | ClassificationSettings
     | FcnSettings
@@ -49,8 +51,8 @@ class Entry:
     """The published protocol."""
     small: Settings
     """``--preset small``."""
-    needs: Literal["classes", "pixels"]
-    """Labels: a class per photo, or per pixel."""
+    needs: Literal["classes", "pixels", "photos"]
+    """Labels: a class per photo, or per pixel, or none."""
     data_set: str = ""
     """The layout that ``open_data`` reads; empty: a folder."""
     published: Mapping[str, float] = field(default_factory=dict)
@@ -162,6 +164,13 @@ ENTRIES: Final[Mapping[str, Entry]] = MappingProxyType(
             "classes",
             source="DINO",
             photos=(1_281_167, 50_000),
+        ),
+        "label-free": Entry(
+            "label_free",
+            "any photos, no labels: how widely frozen features are spread",
+            LabelFreeSettings(),
+            LabelFreeSettings(images=300, size=96),
+            "photos",
         ),
         "linear-classification": Entry(
             "linear_classification",

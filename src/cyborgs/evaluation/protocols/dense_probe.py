@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from cyborgs.evaluation.contract import Context, Result
 from cyborgs.evaluation.features import FrozenMaps, frozen_maps
 from cyborgs.evaluation.frozen.pooled import class_names, counts_of
 from cyborgs.evaluation.judged import PixelCounts
 from cyborgs.evaluation.linear_segmentation import ProbeSettings, linear_segmentation
+from cyborgs.evaluation.metrics.segmentation import miou_all_seen
 from cyborgs.evaluation.neighbours import compared_layers
 from cyborgs.evaluation.sets.pixel_sets import PixelData, open_for
 from cyborgs.evaluation.settings.pixels import DenseProbeSettings
@@ -55,7 +58,11 @@ def evaluate(backbone: Backbone, data: PixelData, settings: DenseProbeSettings, 
     names = class_names(data.test.names, data.test.classes)
     return Result(
         "miou",
-        {"miou": found.miou, "accuracy": found.accuracy},
+        {
+            "miou": found.miou,
+            "miou_all_seen": miou_all_seen(np.sum(found.counts, axis=0)),
+            "accuracy": found.accuracy,
+        },
         PixelCounts(found.counts),
         asdict(settings) | {"layers": list(layers), "probe": asdict(probe)},
         counts_of(data, len(train)),

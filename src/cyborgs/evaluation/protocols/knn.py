@@ -7,31 +7,24 @@ sphere (uniformity), and how many dimensions they use (effective rank).
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from cyborgs.evaluation.contract import Context, Result
 from cyborgs.evaluation.frozen.cache import Extraction, features_of
+from cyborgs.evaluation.frozen.label_free import label_free
 from cyborgs.evaluation.frozen.pooled import all_vote, class_shares, collapsed, counts_of, numbers_of, unknown_classes
-from cyborgs.evaluation.frozen.transforms import Drawn, Square
+from cyborgs.evaluation.frozen.transforms import Square
 from cyborgs.evaluation.frozen.voting import nearest_rows, votes
 from cyborgs.evaluation.judged import Hits
-from cyborgs.evaluation.metrics.spread import alignment, uniformity
 from cyborgs.evaluation.sets.classified import ClassifiedData, open_folders
-from cyborgs.evaluation.sets.splits import first_of
 from cyborgs.evaluation.settings.photos import KnnSettings
 from cyborgs.ops.normalise import unit_rows
-from cyborgs.ops.spectrum import effective_rank
 
 if TYPE_CHECKING:
     from cyborgs.models.backbone import Backbone
-
-PAIRS: Final = 200
-"""Test photos whose alignment is measured, the same with the same crops for every seed: they need a pass of their own."""
-_PAIRS: Final = 53
-"""Stream for their draw (``splits.first_of``)."""
 
 
 def open_data(data: str, settings: KnnSettings, seed: int, data_set: str = "") -> ClassifiedData:
@@ -47,13 +40,10 @@ def evaluate(backbone: Backbone, data: ClassifiedData, settings: KnnSettings, co
     """
     layer = settings.layer or backbone.layers[-1]
     chosen = numbers_of(data, context)
-    pairs = first_of(len(data.test), PAIRS, 0, _PAIRS)
     square = Extraction(layer, Square(settings.size))
     train, test = features_of(backbone, [data.train.photos, data.test.photos], square, context)
-    drawn = Extraction(layer, Drawn(settings.size, 0))
-    (crops,) = features_of(backbone, [[data.test.photos[int(i)] for i in pairs]], drawn, context)
     device = next(backbone.parameters()).device
-    bank, queries, others = (unit_rows(torch.from_numpy(x).to(device)) for x in (train[chosen], test, crops))
+    bank, queries = (unit_rows(torch.from_numpy(x).to(device)) for x in (train[chosen], test))
     labels, truth = data.train.labels[chosen], data.test.labels
     ks = list(dict.fromkeys(min(k, len(bank)) for k in settings.neighbours))
     near, order = nearest_rows(bank, queries, max(ks))
@@ -65,11 +55,7 @@ def evaluate(backbone: Backbone, data: ClassifiedData, settings: KnnSettings, co
     figures = {"top1": float(right[ks[0]].mean())}
     figures |= {f"top1_k{k}": float(right[k].mean()) for k in ks}
     figures |= {"commonest_class": float(np.bincount(truth).max() / len(truth))}
-    figures |= {
-        "alignment": alignment(queries[torch.from_numpy(pairs).to(device)], others),
-        "uniformity": uniformity(queries),
-        "effective_rank": float(effective_rank(queries)),
-    }
+    figures |= label_free(backbone, data.test.photos, queries, layer, settings.size, context)
     return Result(
         "top1",
         figures,

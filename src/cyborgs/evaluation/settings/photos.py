@@ -54,6 +54,23 @@ class KnnSettings:
 
 
 @dataclass(frozen=True)
+class LabelFreeSettings:
+    """How widely the features of photos without labels are spread."""
+
+    images: int = 2000
+    """Photos that are used at most, drawn from the seed: all their pairs are compared."""
+    size: int = 224
+    """Side of the square that the network sees, in pixels."""
+    layer: str = ""
+    """Which map is pooled; empty: the network's last."""
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.images <= 5000:
+            raise ValueError(f"images: need 2 to 5000 (all pairs are held at once), got {self.images}")
+        positive("size", (self.size,))
+
+
+@dataclass(frozen=True)
 class VocKnnSettings(KnnSettings):
     """VOC 2007's classes by the vote of the nearest training images."""
 
@@ -77,7 +94,7 @@ class LinearClassificationSettings:
     lr: float = 0.3
     """Rate of sgd, for a batch of 256."""
     batch_size: int = 256
-    """Images in a step of sgd."""
+    """Images in a step of sgd; all of them where there are fewer, at the same rate."""
     costs: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0, 100.0)
     """Costs C that logistic chooses from."""
     size: int = 224

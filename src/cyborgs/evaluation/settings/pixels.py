@@ -137,9 +137,9 @@ class ClusteringSettings:
     crop: bool = True
     """Cut out the middle square."""
     linear: bool = True
-    """Train a 1x1 convolution on the same maps too."""
+    """Train a 1x1 convolution on the same features too."""
     linear_epochs: int = 10
-    """Passes of the linear probe."""
+    """Passes of the linear probe, whose rate falls over them from 0.1 to 0."""
     classes: int = 0
     """Number of classes of a folder; 0: as the data set says, or the highest label + 1."""
     ignore: int = 255

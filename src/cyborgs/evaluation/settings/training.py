@@ -18,11 +18,11 @@ class FineTuneConfig:
     """SGD on all weights, or on the head's alone."""
 
     epochs: int = 20
-    """Passes over the training images; not used where iterations is above 0."""
+    """Passes over the training images, each of as many steps as come nearest; not used where iterations is above 0."""
     iterations: int = 0
-    """Steps in all, in place of epochs."""
+    """Steps in all, in place of epochs; all of batch_size images."""
     batch_size: int = 256
-    """Images in a step."""
+    """Images in a step; where epochs count, all of them where there are fewer (a single one twice), at the same rate."""
     lr: float = 0.01
     """Rate of the backbone's weights."""
     head_lr_factor: float = 1.0
@@ -32,13 +32,13 @@ class FineTuneConfig:
     weight_decay: float = 1e-4
     """Weight decay, on all parameters."""
     schedule: Literal["step", "poly", "cosine"] = "step"
-    """x gamma at the milestones, (1 - t)^0.9, or half a cosine to 0."""
+    """x gamma at the milestones, (lr - min_lr) (1 - t)^0.9 + min_lr, or half a cosine to 0."""
     milestones: tuple[float, ...] = (0.6, 0.8)
     """Shares of all steps at which the rate is multiplied by gamma."""
     gamma: float = 0.2
     """Factor at a milestone."""
     min_lr: float = 0.0
-    """The rate does not fall below it (poly)."""
+    """Rate of the backbone's weights at the end (poly); the head's ends at head_lr_factor times it."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     """Arithmetic of the network."""
     checkpoint_every: int = 500

@@ -1,0 +1,126 @@
+"""Photos without labels: how widely frozen features are spread, and whether a photo and a crop of it are alike.
+
+The main figure is the evenness, uniformity (Wang and Isola, t = 2) over -4, which directions on all sides have: 0 where
+all photos have the same features, 1 where they are spread evenly. Beside it uniformity itself, alignment and effective
+rank. None of them knows what a photo shows: they find a collapse, and rank networks only roughly.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import torch
+
+from cyborgs.data.decode import decode
+from cyborgs.data.listing import list_images
+from cyborgs.errors import UserError
+from cyborgs.evaluation.contract import Context, Result
+from cyborgs.evaluation.features import UInt8
+from cyborgs.evaluation.frozen.cache import Extraction, features_of
+from cyborgs.evaluation.frozen.label_free import label_free
+from cyborgs.evaluation.frozen.pooled import collapsed
+from cyborgs.evaluation.frozen.transforms import Square
+from cyborgs.evaluation.judged import Pairs
+from cyborgs.evaluation.metrics.spread import closeness
+from cyborgs.evaluation.sets.class_lists import must_exist
+from cyborgs.evaluation.sets.splits import fingerprint, first_of
+from cyborgs.evaluation.settings.photos import LabelFreeSettings
+from cyborgs.ops.normalise import unit_rows
+
+if TYPE_CHECKING:
+    from cyborgs.models.backbone import Backbone
+
+_CHOSEN: Final = 57
+"""Stream for the draw of the photos (``splits.first_of``)."""
+
+
+@dataclass(frozen=True)
+class UnlabelledPhotos:
+    """Photos by number. ``read(i)`` decodes one; nothing is kept."""
+
+    photos: tuple[Path, ...]
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def read(self, i: int) -> UInt8:
+        """Photo i, uint8 (H, W, 3). Raises ``data.decode.UnreadableImage`` naming the file."""
+        try:
+            data = self.photos[i].read_bytes()
+        except OSError as error:
+            raise UserError(f"{self.photos[i]}: cannot be read ({error.strerror}).") from error
+        return decode(data, str(self.photos[i]))
+
+
+@dataclass(frozen=True)
+class UnlabelledData:
+    """Photos to be judged by; nothing is learnt."""
+
+    test: UnlabelledPhotos
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Files that are not used, by reason."""
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """``train``, always 0, ``test``, and ``skipped: REASON``."""
+        return {"train": 0, "test": len(self.test), **{f"skipped: {why}": n for why, n in self.left_out.items()}}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """See ``splits.fingerprint``."""
+        return fingerprint({"test": self.test.photos}, [])
+
+
+def open_data(data: str, settings: LabelFreeSettings, seed: int, data_set: str = "") -> UnlabelledData:
+    """The photos of any folder, those of its subfolders too, or of a text list; ``settings.images`` of them.
+
+    Raises:
+        UserError: there are none, or one alone; a listed file is missing or listed twice.
+    """
+    listing = list_images(data)
+    photos = [Path(listing.root) / name for name in listing.names]
+    must_exist(Path(data), photos, "")
+    twice = [photo for photo, n in Counter(photos).items() if n > 1]
+    if twice:
+        raise UserError(f"{data}: {twice[0]} is listed twice ({len(twice)} such photos).")
+    if len(photos) < 2:
+        raise UserError(f"{data}: has one photo alone. Give two at least, since they are compared with each other.")
+    chosen = first_of(len(photos), settings.images, seed, _CHOSEN)
+    left_out = {
+        "files that are no photos": listing.other,
+        "links and folders that cannot be followed": len(listing.skipped),
+        "photos beyond --images": len(photos) - len(chosen),
+    }
+    return UnlabelledData(
+        UnlabelledPhotos(tuple(photos[i] for i in chosen.tolist())), {why: n for why, n in left_out.items() if n}
+    )
+
+
+def evaluate(backbone: Backbone, data: UnlabelledData, settings: LabelFreeSettings, context: Context) -> Result:
+    """Evenness, uniformity, alignment, effective rank of the photos.
+
+    Raises:
+        UserError: the features hold NaN.
+    """
+    layer = settings.layer or backbone.layers[-1]
+    photos = data.test.photos
+    (found,) = features_of(backbone, [photos], Extraction(layer, Square(settings.size)), context)
+    unit = unit_rows(torch.from_numpy(found).to(next(backbone.parameters()).device))
+    judged = Pairs(closeness(unit).cpu().numpy())
+    told = ["there are no labels, so a share of them changes nothing."] if context.share < 1 else []
+    return Result(
+        "evenness",
+        {"evenness": judged.score(np.ones(len(photos), np.int64))}
+        | label_free(backbone, photos, unit, layer, settings.size, context),
+        judged,
+        asdict(settings) | {"layer": layer},
+        dict(data.counts),
+        context.seed,
+        warnings=(*collapsed(unit), *told),
+    )
