@@ -18,11 +18,9 @@ from cyborgs.data.listing import list_images
 from cyborgs.errors import UserError
 from cyborgs.evaluation.sets.class_lists import lines, must_exist
 from cyborgs.evaluation.sets.labelled import read_list
+from cyborgs.evaluation.sets.layout_names import LABELS, TESTS
 
-TESTS: Final = ("val", "test")
-"""Names of the test split, in the order in which they are looked for."""
 EXTRA: Final = "label maps without a photo of these splits"
-_LABELS: Final = ("labels", "annotations", "masks")
 
 
 class Classes(Protocol):
@@ -98,7 +96,7 @@ def folder(root: Path, classes: int, ignore: int) -> Layout:
             parts = [read_list(root / f"{part}.txt", classes=256) for part in ("train", test)]
             splits = [Split(part.photos, _Listed(part.labels, ignore)) for part in parts]
             return Layout(splits[0], splits[1], classes, ignore, names)
-        for labels in _LABELS:
+        for labels in LABELS:
             if all((root / a / b).is_dir() for a in ("images", labels) for b in ("train", test)):
                 places = [(root / "images" / part, root / labels / part) for part in ("train", test)]
                 return folders(places, classes, ignore, names)
