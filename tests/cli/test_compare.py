@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from cyborgs.cli import main
 from cyborgs.engine import recipe_file
+from cyborgs.errors import UserError
 from cyborgs.evaluation.comparing.compare_files import short_names
 from cyborgs.evaluation.comparing.comparison import photos_of_run
 from cyborgs.evaluation.protocols import protocol as protocols
@@ -142,6 +144,34 @@ def test_the_protocol_follows_from_the_data(tmp_path: Path) -> None:
     assert guess_protocol(str(lists)) == "linear-classification"
     (lists / "data.yaml").write_text("train: {}\n")
     assert guess_protocol(str(lists / "data.yaml")) == "dense-probe"
+
+
+@pytest.mark.parametrize("labels", ["labels", "masks", "annotations"])
+def test_photos_beside_label_maps_are_no_classes(tmp_path: Path, labels: str) -> None:
+    for name in ("images", labels):
+        for part in ("train", "val"):
+            (tmp_path / name / part).mkdir(parents=True)
+    assert guess_protocol(str(tmp_path)) == "dense-probe"
+
+
+@pytest.mark.parametrize(
+    ("folders", "words"),
+    [
+        (("leftImg8bit/train", "gtFine/train"), "Cityscapes. Say --protocol cityscapes."),
+        (("ADEChallengeData2016/images/training",), "ADE20K. Say --protocol ade20k."),
+        (("images/training", "annotations/training"), "ADE20K. Say --protocol ade20k."),
+        (("VOCdevkit/VOC2007/ImageSets/Main",), "VOC. Say --protocol voc07 or voc07-knn."),
+        (("ImageSets/Main", "SegmentationClass"), "VOC. Say --protocol voc07 or voc07-knn or voc-segmentation."),
+        (("JPEGImages", "SegmentationClass"), "VOC. Say --protocol voc-segmentation."),
+        (("images", "annotations", "imageLists"), "COCO-Stuff-10k. Say --protocol coco-stuff or coco-stuff-probe."),
+        (("images/val2017", "stuffthingmaps/val2017"), "COCO-Stuff-164k. Say --protocol coco-stuff-27."),
+    ],
+)
+def test_a_published_set_is_left_to_its_own_protocol(tmp_path: Path, folders: tuple[str, ...], words: str) -> None:
+    for folder in folders:
+        (tmp_path / folder).mkdir(parents=True)
+    with pytest.raises(UserError, match=re.escape(f"has the layout of {words}")):
+        guess_protocol(str(tmp_path))
 
 
 def test_photos_of_a_run(run: Path, tmp_path: Path) -> None:

@@ -75,7 +75,10 @@ def _usage() -> str:
 def _parse(name: str, argv: list[str]) -> tuple[Judge, float, Settings]:
     """What every protocol is asked, the share of the labels, and the protocol's settings, each an option of its own."""
     entry = ENTRIES[name]
-    share = "Share of the training labels, above 0 to 1, drawn from the seed, at least one photo a class."
+    share = (
+        "Share of the training labels, above 0 to 1, drawn from the seed: each class keeps its share of the photos, and "
+        "one at least where there are as many photos as classes."
+    )
     extra = [("share", Annotated[float, tyro.conf.arg(help=share)], 1.0)]
     own, settings, found = protocol_options.parse(
         entry,

@@ -41,7 +41,7 @@ class Context:
     seed: int = 0
     """Order of images, initial heads, drawn splits."""
     share: float = 1.0
-    """Share of the training labels, stratified by class, drawn from the seed: label efficiency."""
+    """Share of the training labels, drawn from the seed so that each class keeps its share: label efficiency."""
     device: str = "cpu"
     workers: int = 0
     """Loader processes; the result does not depend on it."""

@@ -134,6 +134,16 @@ class TestVoc(TruthContract):
             truth.classes(0)
 
 
+def test_voc_without_objects(tmp_path):
+    write(tmp_path / "SegmentationClass/a.png", [[0, 15, 255]])
+    truth = VocTruth(tmp_path, ["a.jpg"], objects=False)
+    assert truth.classes(0).tolist() == [[0, 15, -1]]
+    with pytest.raises(UserError, match=r"SegmentationObject: has nothing of the photo a\.jpg"):
+        truth.regions(0)
+    with pytest.raises(UserError, match="SegmentationObject: no such folder"):
+        VocTruth(tmp_path, ["a.jpg"])
+
+
 class TestCityscapes(TruthContract):
     NAMES = ("train/ulm/ulm_0_1_leftImg8bit.png", "train/ulm/ulm_0_2_leftImg8bit.png", "val/x/x_0_0_leftImg8bit.png")
     training_ids = True
@@ -173,6 +183,19 @@ class TestCityscapesByLabelIds(TestCityscapes):
         write(tmp_path / "gtFine/train/ulm/ulm_0_1_gtFine_labelIds.png", [[99]])
         with pytest.raises(UserError, match=r"holds 99, this layout knows 0 to 34"):
             CityscapesTruth(tmp_path, self.NAMES).classes(0)
+
+
+def test_training_ids_of_one_split_alone(tmp_path):
+    names = ["train/ulm/ulm_0_1_leftImg8bit.png", "val/x/x_0_0_leftImg8bit.png"]
+    for name in ("train/ulm/ulm_0_1", "val/x/x_0_0"):
+        write(tmp_path / f"gtFine/{name}_gtFine_labelIds.png", [[7, 26], [3, 33]])
+    write(tmp_path / "gtFine/train/ulm/ulm_0_1_gtFine_labelTrainIds.png", [[0, 13], [255, 18]])
+    truth = CityscapesTruth(tmp_path, names)
+    assert truth.missing == ()
+    assert [truth.classes(i).tolist() for i in (0, 1)] == [[[0, 13], [-1, 18]]] * 2
+    val = CityscapesTruth(tmp_path, names[1:])
+    assert val.classes(0).tolist() == [[0, 13], [-1, 18]]
+    assert val.place(0).name == "x_0_0_gtFine_labelIds.png"
 
 
 class TestAde20k(TruthContract):

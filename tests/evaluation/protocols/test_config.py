@@ -10,7 +10,7 @@ from cyborgs.evaluation.settings.photos import (
     LinearClassificationSettings,
     Voc07Settings,
 )
-from cyborgs.evaluation.settings.pixels import ClusteringSettings, DenseProbeSettings
+from cyborgs.evaluation.settings.pixels import ClusteringSettings, DenseProbeSettings, FcnSettings
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,17 @@ from cyborgs.evaluation.settings.pixels import ClusteringSettings, DenseProbeSet
         (ClusteringSettings, "clusters", (27, 300)),
         (ClusteringSettings, "side", 0),
         (ClusteringSettings, "linear_epochs", 0),
+        *(
+            (settings, field, value)
+            for settings in (FcnSettings, DenseProbeSettings, ClusteringSettings)
+            for field, value in (
+                ("classes", -3),
+                ("classes", 256),
+                ("ignore", 999),
+                ("images", -2),
+                ("test_images", -1),
+            )
+        ),
     ],
 )
 def test_refused(settings: type, field: str, value: object) -> None:

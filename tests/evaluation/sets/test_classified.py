@@ -165,3 +165,26 @@ def test_lists_that_are_refused(tmp_path):
     refused("a/000.png\nb/000.png\n", "a/002.png\nb/000.png\n", r"b/000\.png is in .*train\.txt and in .*test\.txt")
     photo(tmp_path / "loose.png")
     refused("a/000.png\nloose.png\n", "a/002.png\n", r"loose\.png lies in no class folder")
+
+
+def test_a_class_that_is_named_train(tmp_path):
+    folders(tmp_path, {"bus": 4, "car": 4, "train": 4})
+    data = open_folders(str(tmp_path), 0)
+    assert by_class(data, "train") == {"bus": 2, "car": 2, "train": 2}
+    (tmp_path / "val").mkdir()
+    with pytest.raises(UserError, match="train: need a subfolder for each class"):
+        open_folders(str(tmp_path), 0)
+
+
+def test_folders_of_label_maps_are_no_classes(tmp_path):
+    folders(tmp_path / "a", {"images": 2, "masks": 2})
+    folders(tmp_path / "b/train", {"JPEGImages": 2, "SegmentationClass": 2})
+    folders(tmp_path / "b/val", {"JPEGImages": 2, "SegmentationClass": 2})
+    for name, words in (
+        ("a", "images and masks are no classes"),
+        ("b", "train: JPEGImages and SegmentationClass are no"),
+    ):
+        with pytest.raises(UserError, match=words):
+            open_folders(str(tmp_path / name), 0)
+    folders(tmp_path / "c", {"masks": 2, "helmets": 2})
+    assert open_folders(str(tmp_path / "c"), 0).train.classes == ("helmets", "masks")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cyborgs.errors import UserError
-from cyborgs.evaluation.sets.splits import fingerprint, first_of, part_of, stratified
+from cyborgs.evaluation.sets.splits import balanced_order, fingerprint, first_of, part_of, stratified
 
 
 def test_part_of_rounds_halves_up_and_keeps_one():
@@ -28,6 +28,61 @@ def test_every_photo_is_as_likely_as_another():
     for seed in range(400):
         hits[stratified(labels, 0.3, seed, 60)] += 1
     assert abs(hits / 400 - 0.3).max() < 0.1  # 4.4 standard errors
+
+
+def several(number: int = 2000, classes: int = 20) -> np.ndarray:
+    """Classes of very different shares, several a photo."""
+    rng = np.random.default_rng(0)
+    return rng.random((number, classes)) < np.geomspace(0.003, 0.4, classes)
+
+
+def farthest(present: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """How many photos of each class a beginning has too many or too few, at most."""
+    counts = np.cumsum(present[order], axis=0)
+    lengths = np.arange(1, len(present) + 1)[:, None]
+    return np.abs(counts - lengths * present.mean(axis=0)).max(axis=0)
+
+
+def test_every_beginning_of_a_balanced_order_has_the_classes_shares():
+    present = several()
+    order = balanced_order(present, 1, 62)
+    assert np.array_equal(np.sort(order), np.arange(len(present)))
+    assert farthest(present, order).max() < 8
+    plain = np.random.default_rng(1).permutation(len(present))
+    assert farthest(present, order).mean() < farthest(present, plain).mean() / 3
+
+
+def test_as_many_photos_as_classes_have_all_of_them():
+    present = several()
+    for seed in range(5):
+        assert present[balanced_order(present, seed, 62)[:20]].any(axis=0).all()
+    alone = np.eye(50, dtype=bool)[np.r_[np.zeros(500, int), 1:50]]  # one photo of each class but the first
+    assert alone[balanced_order(alone, 0, 62)[:50]].any(axis=0).all()
+
+
+def test_a_balanced_order_is_drawn_from_the_seed_and_stream():
+    present = several(300)
+    order = balanced_order(present, 1, 62)
+    assert np.array_equal(order, balanced_order(present, 1, 62))
+    for other in (balanced_order(present, 2, 62), balanced_order(present, 1, 56)):
+        assert not np.array_equal(order, other)
+    firsts = {int(balanced_order(np.ones((10, 1), bool), seed, 62)[0]) for seed in range(100)}
+    assert len(firsts) == 10
+
+
+def test_photos_of_no_class_keep_their_share_and_do_not_come_first():
+    present = np.zeros((100, 3), bool)
+    present[:30, 0] = present[30:50, 1] = True  # the third class occurs nowhere
+    order = balanced_order(present, 0, 62)
+    assert present[order[:2]].any(axis=0).tolist() == [True, True, False]
+    assert abs((~present[order[:20]].any(axis=1)).sum() - 10) <= 1
+
+
+def test_balanced_orders_of_hardly_anything():
+    assert balanced_order(np.zeros((0, 3), bool), 0, 62).tolist() == []
+    assert balanced_order(np.zeros((1, 3), bool), 0, 62).tolist() == [0]
+    assert sorted(balanced_order(np.zeros((5, 0), bool), 0, 62).tolist()) == [0, 1, 2, 3, 4]
+    assert sorted(balanced_order(np.ones((5, 2), bool), 0, 62).tolist()) == [0, 1, 2, 3, 4]
 
 
 def test_the_first_of_an_order_are_nested():

@@ -44,7 +44,7 @@ _OF_LABEL[list(LABEL_IDS)] = np.arange(len(CLASSES))
 
 @final
 class CityscapesTruth:
-    """``DIR/gtFine/**/NAME_gtFine_labelTrainIds.png``, or ``labelIds``, and ``instanceIds``; DIR may be gtFine itself."""
+    """``DIR/gtFine/**/NAME_gtFine_labelTrainIds.png``, else ``labelIds``, and ``instanceIds``; DIR may be gtFine itself."""
 
     kind: Final = "cityscapes"
     class_names: tuple[str, ...] = tuple(CLASSES)
@@ -56,11 +56,20 @@ class CityscapesTruth:
         self._names = tuple(names)
         plain = [_plain(name) for name in names]
         try:
-            self._classes = match(plain, files_below(base, "_gtFine_labelTrainIds.png"), self._where)
-            self._training_ids = True
+            trained = match(plain, files_below(base, "_gtFine_labelTrainIds.png"), self._where)
         except UserError:
-            self._classes = match(plain, files_below(base, "_gtFine_labelIds.png"), self._where)
-            self._training_ids = False
+            trained = [None] * len(names)
+        self._classes = trained
+        # Photo by photo: who converts the training photos alone has label ids for the others.
+        if None in trained:
+            try:
+                others = match(plain, files_below(base, "_gtFine_labelIds.png"), self._where)
+            except UserError:
+                if all(one is None for one in trained):
+                    raise
+                others = [None] * len(names)
+            self._classes = [a or b for a, b in zip(trained, others, strict=True)]
+        self._training_ids = [one is not None for one in trained]
         try:
             self._objects = match(plain, files_below(base, "_gtFine_instanceIds.png"), self._where)
         except UserError:
@@ -75,7 +84,7 @@ class CityscapesTruth:
         """Training classes 0 to 18, all else -1."""
         path = self.place(i)
         numbers = read_numbers(path)
-        if not self._training_ids:
+        if not self._training_ids[i]:
             numbers[numbers == 255] = 0
             return to_classes(numbers, _OF_LABEL, path)
         numbers[numbers == 255] = VOID

@@ -23,6 +23,8 @@ IDS: Final = 182
 """Numbers of the 10k set are 1 to 182."""
 NEVER: Final = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)
 """Of these, by the 10k set's numbering, none occurs."""
+_MANY: Final = 20
+"""Label maps, of which chance does not explain that a number is in all of them or in hardly any."""
 
 _THINGS = (
     "person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, stop sign, "
@@ -96,7 +98,7 @@ class CocoStuffTruth:
         base = Path(root) / "annotations" if (Path(root) / "annotations").is_dir() else Path(root)
         self._names = tuple(names)
         self._where = printable(str(base))
-        self._numbering = numbering
+        self.numbering: Numbering = numbering
         self._table = _table(numbering)
         found = _files(base, numbering)
         self._files = match(names, found, self._where)
@@ -120,15 +122,51 @@ class CocoStuffTruth:
         if unknown.any():
             other = (
                 "164k set (one lower, 255 unlabelled)"
-                if self._numbering == "10k"
+                if self.numbering == "10k"
                 else "10k set (one higher, 0 unlabelled)"
             )
-            kind = "10k" if self._numbering == "10k" else "164k"
+            kind = "10k" if self.numbering == "10k" else "164k"
             raise UserError(
                 f"{path}: holds {int(numbers[unknown].max())}, which is no number of COCO-Stuff's {kind} set. Are these "
                 f"numbers of the {other}?"
             )
         return classes
+
+    def doubt(self, present: NDArray[np.bool_], void: NDArray[np.bool_]) -> str:
+        """What speaks against the numbering, though each number is one of it; empty: nothing does.
+
+        0 is a person in the 164k set, and unlabelled, thus in nearly all maps, in the 10k set; 255 is in the first alone.
+
+        Args:
+            present: (N, classes or more): which classes occur in each label map.
+            void: (N,): whether unlabelled pixels do.
+
+        Raises:
+            UserError: the numbers are those of the 10k set, given for the 164k set's.
+        """
+        maps = len(void)
+        if self.numbering == "10k":
+            plain = any(
+                f and f.suffix.lower() == ".png" and not f.stem.lower().endswith("_labeltrainids") for f in self._files
+            )
+            if not plain or maps < _MANY or 2 * int(void.sum()) >= maps:
+                return ""
+            return (
+                f"{self._where}: only {int(void.sum())} of {maps} label maps hold 0, unlabelled in COCO-Stuff's 10k set. "
+                "If 0 is a person and 255 unlabelled, these are numbers of the 164k set, and all classes are one off"
+            )
+        zeros = int(present[:, self.class_names.index("person")].sum())
+        if void.any() or not maps or zeros < 0.9 * maps:
+            return ""
+        found = (
+            f"{self._where}: no label map holds 255 (unlabelled in COCO-Stuff's 164k set), and {zeros} of {maps} hold 0"
+        )
+        if maps < _MANY:
+            return f"{found}. If 0 is unlabelled, these are numbers of the 10k set, and all classes are one off"
+        raise UserError(
+            f"{found}: these are numbers of the 10k set (one higher, 0 unlabelled). Give them as coco-stuff-10k, or take 1 "
+            "off and write 255 for 0. If 0 is a person in all of them, set one pixel that does not matter to 255."
+        )
 
     def regions(self, i: int) -> Labels:
         """A region for each class that occurs."""

@@ -50,12 +50,14 @@ class VocTruth:
     kind: Final = "voc"
     class_names: tuple[str, ...] = tuple(CLASSES)
 
-    def __init__(self, root: str | Path, names: Sequence[str]) -> None:
-        """Look for the files; UserError as ``FolderTruth``."""
+    def __init__(self, root: str | Path, names: Sequence[str], *, objects: bool = True) -> None:
+        """Look for the files; UserError as ``FolderTruth``. Without ``objects`` those are not looked for: no regions."""
         self._names = tuple(names)
         self._where = printable(str(root))
         self._classes = match(names, files_below(Path(root) / "SegmentationClass", ".png"), self._where)
-        self._objects = match(names, files_below(Path(root) / "SegmentationObject", ".png"), self._where)
+        self._objects: list[Path | None] = [None] * len(names)
+        if objects:
+            self._objects = match(names, files_below(Path(root) / "SegmentationObject", ".png"), self._where)
         self.missing = none_of(self._classes)
 
     def place(self, i: int) -> Path:

@@ -13,6 +13,7 @@ from cyborgs.evaluation.fcn.augment import Crops
 from cyborgs.evaluation.fcn.inference import Inference, confusions
 from cyborgs.evaluation.fcn.network import Fcn, FrozenProbe
 from cyborgs.evaluation.finetune import fine_tune
+from cyborgs.evaluation.frozen.pooled import class_names
 from cyborgs.evaluation.judged import PixelCounts
 from cyborgs.evaluation.metrics.segmentation import Counts, class_scores, miou_all_seen
 from cyborgs.evaluation.sets.pixel_sets import PixelData, PixelSet
@@ -117,12 +118,12 @@ def _result(
 ) -> Result:
     judged = PixelCounts(counts)
     total = judged.total(np.ones(len(counts), np.int64))
-    names = data.train.names or tuple(str(c) for c in range(data.train.classes))
+    names = class_names(data.train.names, data.train.classes)
     warnings = list(data.notes)
     used = dict(data.counts)
     if len(train) < len(data.train):
         used |= {"train": len(train), "skipped: train, beyond the share": len(data.train) - len(train)}
-        lacking = (total.sum(0) > 0) & ~train.survey(data.train.classes)[: data.train.classes]
+        lacking = (total.sum(0) > 0) & ~np.logical_or.reduce(train.survey(data.train.classes))[: data.train.classes]
         if lacking.any():
             found = [names[c] for c in np.flatnonzero(lacking).tolist()]
             listed = f"{', '.join(found[:SHOWN])}{', ...' if len(found) > SHOWN else ''}"

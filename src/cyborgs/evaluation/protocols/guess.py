@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from cyborgs.errors import UserError
+from cyborgs.evaluation.sets.layout_names import LABELS, published_layout
 
 IMAGES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -13,13 +14,23 @@ IMAGES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 def guess_protocol(data: str) -> str:
     """``dense-probe`` where labels are a class per pixel, else ``linear-classification``.
 
-    A class per pixel: a file (of a data set), ``images/`` beside ``labels/``, ``trainannot/``, or a ``train.txt`` whose
-    lines hold two names of images.
+    A class per pixel: a file (of a data set), ``images/`` beside ``labels/``, ``annotations/`` or ``masks/``,
+    ``trainannot/``, or a ``train.txt`` whose lines hold two names of images.
+
+    Raises:
+        UserError: nothing there, or the layout of a published set, which its own protocols read; names them.
     """
     path = Path(data)
     if not path.exists():
         raise UserError(f"--data: {data}: no such file or folder.")
-    if path.is_file() or (path / "trainannot").is_dir() or ((path / "images").is_dir() and (path / "labels").is_dir()):
+    if path.is_file():
+        return "dense-probe"
+    published = published_layout(path)
+    if published is not None:
+        layout, protocols = published
+        raise UserError(f"--data: {data}: has the layout of {layout}. Say --protocol {' or '.join(protocols)}.")
+    beside = (path / "images").is_dir() and any((path / name).is_dir() for name in LABELS)
+    if beside or (path / "trainannot").is_dir():
         return "dense-probe"
     lists = path / "train.txt"
     if lists.is_file():

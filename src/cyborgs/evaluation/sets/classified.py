@@ -16,13 +16,12 @@ from cyborgs.data.decode import decode
 from cyborgs.data.listing import list_images
 from cyborgs.errors import UserError
 from cyborgs.evaluation.sets.class_lists import lines, listed, must_exist
+from cyborgs.evaluation.sets.layout_names import TESTS, parts_of_layouts
 from cyborgs.evaluation.sets.splits import counted, fingerprint, stratified
 
 UInt8 = NDArray[np.uint8]
 _SHARE: Final = 60
 _HALF: Final = 61  # streams of numpy_generator(seed, "evaluation", ...)
-_TESTS: Final = ("val", "test")
-"""Names of the test split, in the order in which they are looked for."""
 
 
 @dataclass(frozen=True)
@@ -98,31 +97,41 @@ def open_folders(data: str, seed: int) -> ClassifiedData:
       (``101_ObjectCategories/``).
     - Tiny ImageNet: ``train/CLASS/**``, ``val/images/*`` and ``val/val_annotations.txt``.
     - Class folders of both: ``train/CLASS/**``, ``val/CLASS/**`` or ``test/CLASS/**`` (ImageNet).
-    - Class folders: ``CLASS/**``; of each class half the photos are for training, an odd one too.
+    - Class folders: ``CLASS/**``; of each class half the photos are for training, an odd one too. ``train`` is a class
+      where photos lie in it, and neither ``val`` nor ``test`` stands beside it.
 
     No photo is opened; all are there.
 
     Raises:
         UserError: no such folder or none of these layouts; a listed file is missing (names the first, counts all); an
-            empty class, fewer than two, a test class that train lacks; a photo listed twice or in both splits.
+            empty class, fewer than two, a test class that train lacks; a photo listed twice or in both splits; folders
+            that are parts of a layout of label maps (``images/``, ``masks/``).
     """
     root = Path(data)
     if not root.is_dir():
         raise UserError(f"{data}: no such folder. Give one with a subfolder of photos for each class.")
-    other = next((root / f"{name}.txt" for name in _TESTS if (root / f"{name}.txt").is_file()), None)
+    other = next((root / f"{name}.txt" for name in TESTS if (root / f"{name}.txt").is_file()), None)
     if (root / "train.txt").is_file() and other is not None:
         return _from_lists(root / "train.txt", other)
-    if (root / "train").is_dir():
+    split = next((root / name for name in TESTS if (root / name).is_dir()), None)
+    if (root / "train").is_dir() and (split is not None or _holds_folders(root / "train")):
         annotations = root / "val" / "val_annotations.txt"
         if annotations.is_file():
             return _tiny_imagenet(root / "train", annotations)
-        split = next((root / name for name in _TESTS if (root / name).is_dir()), None)
         if split is None:
             raise UserError(
                 f"{data}: has train/, but neither val/ nor test/ beside it. Add one, or give the class folders."
             )
         return _both(root / "train", split)
     return _halves(root, seed)
+
+
+def _holds_folders(train: Path) -> bool:
+    """Whether its photos lie in subfolders alone: those of classes."""
+    try:
+        return all("/" in name for name in list_images(train).names)
+    except UserError:
+        return False
 
 
 def _both(train: Path, test: Path) -> ClassifiedData:
@@ -154,6 +163,12 @@ def _class_folders(root: Path, left_out: Counter[str], least: int = 2) -> tuple[
         classes = sorted(e.name for e in root.iterdir() if e.is_dir() and not e.name.startswith("."))
     except OSError as error:
         raise UserError(f"{root}: cannot be read ({error.strerror}).") from error
+    parts = parts_of_layouts(classes)
+    if parts:
+        raise UserError(
+            f"{root}: {' and '.join(parts[:2])} are no classes, but photos and label maps of a class per pixel. Take a "
+            "protocol for those (cyborgs evaluate --help), or give a folder with a subfolder for each class."
+        )
     if len(classes) < least:
         raise UserError(f"{root}: need a subfolder for each class, at least {least}; found {len(classes)}.")
     photos: list[Path] = []

@@ -18,11 +18,9 @@ from cyborgs.data.listing import list_images
 from cyborgs.errors import UserError
 from cyborgs.evaluation.sets.class_lists import lines, must_exist
 from cyborgs.evaluation.sets.labelled import read_list
+from cyborgs.evaluation.sets.layout_names import LABELS, TESTS
 
-TESTS: Final = ("val", "test")
-"""Names of the test split, in the order in which they are looked for."""
 EXTRA: Final = "label maps without a photo of these splits"
-_LABELS: Final = ("labels", "annotations", "masks")
 
 
 class Classes(Protocol):
@@ -85,7 +83,8 @@ def folder(root: Path, classes: int, ignore: int) -> Layout:
     - ``train``, ``trainannot``, ``val``, ``valannot``.
     - a YAML file: ``train`` and ``val``, each with ``photos`` (folder or text list) and ``labels`` (a folder of PNGs,
       or KIND:PATH of ``data.annotations.open``), and if wanted ``names`` of the classes; paths relative to the file.
-      COCO's JSON files decide themselves which photos are labelled: the others are left out and counted.
+      COCO's JSON files decide themselves which photos are labelled: the others are left out and counted. Of a KIND
+      other than a folder ``ignore`` must be 255: it knows its void pixels, and lower numbers may be its classes.
 
     Names of the classes, one a line, may lie beside them in ``classes.txt``.
     """
@@ -98,7 +97,7 @@ def folder(root: Path, classes: int, ignore: int) -> Layout:
             parts = [read_list(root / f"{part}.txt", classes=256) for part in ("train", test)]
             splits = [Split(part.photos, _Listed(part.labels, ignore)) for part in parts]
             return Layout(splits[0], splits[1], classes, ignore, names)
-        for labels in _LABELS:
+        for labels in LABELS:
             if all((root / a / b).is_dir() for a in ("images", labels) for b in ("train", test)):
                 places = [(root / "images" / part, root / labels / part) for part in ("train", test)]
                 return folders(places, classes, ignore, names)
@@ -166,6 +165,10 @@ def _describedsplit_of(
         raise UserError(f"{path}: {part}: need photos (a folder or list) and labels (a folder, or KIND:PATH).")
     listing = list_images(path.parent / said["photos"])
     truth = open_truth(said["labels"], listing.names, path.parent, void=ignore)
+    if truth.kind != "folder" and ignore != 255:
+        raise UserError(
+            f"{path}: {part}: {said['labels']} says itself which pixels count nowhere; leave --ignore out (got {ignore})."
+        )
     split = split_of(Path(listing.root), listing.names, truth)
     must_exist(path, split.photos, "")
     if truth.kind == "coco" and truth.missing:

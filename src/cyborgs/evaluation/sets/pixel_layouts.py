@@ -56,7 +56,7 @@ def voc_segmentation(root: Path, classes: int, ignore: int) -> Layout:
     splits = []
     for part in ("train", "val"):
         names = _names(root / f"ImageSets/Segmentation/{part}.txt", root / "JPEGImages")
-        splits.append(split_of(root / "JPEGImages", names, VocTruth(root, names)))
+        splits.append(split_of(root / "JPEGImages", names, VocTruth(root, names, objects=False)))
     return Layout(splits[0], splits[1], len(VocTruth.class_names), 255, VocTruth.class_names)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,22 +13,27 @@ from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from cyborgs.data.annotations.truth import VOID, Labels
 from cyborgs.data.decode import decode
 from cyborgs.errors import UserError
+from cyborgs.evaluation.sets.pixel_checks import (
+    VOID_COLUMN,
+    check_ignore,
+    check_labelled,
+    check_listed,
+    displayed_size,
+    lacking_classes,
+    numbering_notes,
+)
 from cyborgs.evaluation.sets.pixel_folder import Classes
 from cyborgs.evaluation.sets.pixel_layouts import LAYOUTS
-from cyborgs.evaluation.sets.splits import counted, fingerprint, first_of, part_of
+from cyborgs.evaluation.sets.splits import balanced_order, counted, fingerprint, first_of, part_of
 
 UInt8 = NDArray[np.uint8]
 _SHARE: Final = 62
 _TRAIN: Final = 63
 _TEST: Final = 64  # streams of numpy_generator(seed, "evaluation", ...)
-_ORIENTATION: Final = 0x0112
-_SHOWN: Final = 5
-"""Classes that a note names."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,9 @@ class PixelSet:
         return image, labels
 
     def survey(self, classes: int) -> NDArray[np.bool_]:
-        """Which labels occur, (256,): every label map is read, its size compared with that in the photo's header.
+        """Which labels occur in each map, (N, 257), the last column: pixels that count nowhere (``VOID_COLUMN``).
+
+        Every label map is read, its size compared with that in the photo's header.
 
         Raises:
             UserError: the sizes differ, or a label is ``classes`` or more (0: 256); names the files.
@@ -86,12 +93,12 @@ class PixelSet:
         def one(i: int) -> NDArray[np.bool_]:
             labels = self._known(i, classes or 256)
             self._compare(i, displayed_size(self.photos[i]), labels.shape)
-            return np.bincount(labels[labels != VOID].ravel(), minlength=256) > 0
+            return np.bincount(np.where(labels == VOID, VOID_COLUMN, labels).ravel(), minlength=VOID_COLUMN + 1) > 0
 
-        found = np.zeros(256, bool)
+        found = np.zeros((len(self), VOID_COLUMN + 1), bool)
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-            for which in pool.map(one, range(len(self))):
-                found |= which
+            for i, which in enumerate(pool.map(one, range(len(self)))):
+                found[i] = which
         return found
 
     def _known(self, i: int, classes: int) -> Labels:
@@ -124,6 +131,8 @@ class PixelData:
 
     train: PixelSet
     test: PixelSet
+    present: UInt8 = field(repr=False, compare=False)
+    """Which classes occur in each training photo: bool (N, C), packed along C (``np.packbits``)."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """Photos and label maps that are not used, by reason."""
     notes: tuple[str, ...] = ()
@@ -144,11 +153,15 @@ class PixelData:
         )
 
     def share(self, share: float, seed: int) -> PixelSet:
-        """round(share x photos) training photos, at least one, drawn from the seed; a smaller share lies in a larger."""
+        """round(share x photos) training photos, at least one, in which each class keeps its share of photos.
+
+        The first of ``splits.balanced_order``, drawn from the seed; a smaller share lies in a larger.
+        """
         if share == 1:
             return self.train
         kept = part_of(len(self.train), share)
-        return self.train.part(first_of(len(self.train), kept, seed, _SHARE).tolist())
+        present = np.unpackbits(self.present, axis=1, count=self.train.classes).astype(bool)
+        return self.train.part(np.sort(balanced_order(present, seed, _SHARE)[:kept]).tolist())
 
 
 def open_pixels(
@@ -160,14 +173,15 @@ def open_pixels(
         data: folder, or file, in the layout of ``data_set`` (``pixel_layouts.LAYOUTS`` and its docstrings).
         data_set: a name of those, empty: a folder of one's own.
         classes: of a folder; 0: as it says, or one more than the highest label.
-        ignore: label of a folder's PNGs that counts nowhere.
+        ignore: label of a folder's PNGs that counts nowhere; other annotations say so themselves.
         images: training photos that are used, drawn from the seed; 0: all.
         test_images: the same of the test photos.
         seed: for these.
 
     Raises:
-        UserError: not of this layout; photos without labels (names the first, counts all), a label map of another size
-            than its photo, labels that are no class; names the files.
+        UserError: not of this layout; photos without labels, listed twice or in both splits (names the first, counts
+            all), a label map of another size than its photo, labels that are no class, a split without a labelled
+            pixel, an ``ignore`` where annotations have their own; names the files.
     """
     if data_set not in LAYOUTS:
         known = ", ".join(name for name in LAYOUTS if name)
@@ -175,19 +189,14 @@ def open_pixels(
     if not Path(data).exists():
         raise UserError(f"{data}: no such folder or file.")
     layout = LAYOUTS[data_set](Path(data), classes, ignore)
+    check_ignore(ignore, data_set, layout)
+    check_listed(data, {"train": layout.train, "test": layout.test})
     left_out = Counter(layout.left_out)
-    parts, present = [], []
+    parts, surveys = [], []
     for name, split, wanted, stream in (
         ("train", layout.train, images, _TRAIN),
         ("test", layout.test, test_images, _TEST),
     ):
-        if split.missing:
-            first = split.photos[split.missing[0]]
-            raise UserError(
-                f"{first}: has no labels; {len(split.missing)} of {len(split.photos)} {name} photos have none."
-            )
-        if not split.photos:
-            raise UserError(f"{data}: has no {name} photo.")
         numbers = np.arange(len(split.photos))
         if 0 < wanted < len(numbers):
             left_out[f"{name} photos that were not drawn"] += len(numbers) - wanted
@@ -197,15 +206,22 @@ def open_pixels(
             tuple(Path(split.photos[i]) for i in chosen), split.annotations, chosen, 256, layout.ignore, layout.names
         )
         parts.append(one)
-        present.append(one.survey(layout.classes))
+        surveys.append(one.survey(layout.classes))
+        check_labelled(data, name, surveys[-1])
+    present = [np.logical_or.reduce(survey[:, :VOID_COLUMN]) for survey in surveys]
     found = layout.classes or int(np.flatnonzero(present[0] | present[1]).max(initial=0)) + 1
     if found < 2:
-        raise UserError(f"{data}: need at least two classes, found {found}. Is every pixel unlabelled?")
+        raise UserError(f"{data}: need at least two classes, found {found}.")
     if found > 255:
         raise UserError(f"{data}: need at most 255 classes, found {found}.")
     train, test = (replace(one, classes=found) for one in parts)
-    notes = (*layout.notes, *_notes(present[0][:found], present[1][:found], layout.names))
-    return PixelData(train, test, {k: n for k, n in left_out.items() if n}, notes)
+    notes = (
+        *layout.notes,
+        *numbering_notes([(part.annotations, survey) for part, survey in zip(parts, surveys, strict=True)]),
+        *lacking_classes(present[0][:found], present[1][:found], layout.names),
+    )
+    packed = np.packbits(surveys[0][:, :found], axis=1)
+    return PixelData(train, test, packed, {k: n for k, n in left_out.items() if n}, notes)
 
 
 class PixelSettings(Protocol):
@@ -239,31 +255,3 @@ def open_for(data: str, settings: PixelSettings, seed: int, data_set: str = "") 
         test_images=settings.test_images,
         seed=seed,
     )
-
-
-def displayed_size(path: Path) -> tuple[int, int]:
-    """(H, W) of a photo as it is displayed, from its header. Raises UserError naming the file."""
-    try:
-        with Image.open(path) as picture:
-            width, height = picture.size
-            # Of a PNG without EXIF in its header Pillow would decode the pixels to look behind them.
-            silent = picture.format == "PNG" and "exif" not in picture.info
-            turned = not silent and picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-    except Exception as error:  # Pillow fails with many kinds on damaged files
-        raise UserError(f"{path}: no readable picture ({error}).") from error
-    return (width, height) if turned else (height, width)
-
-
-def _notes(train: NDArray[np.bool_], test: NDArray[np.bool_], names: Sequence[str]) -> list[str]:
-    def shown(which: NDArray[np.bool_]) -> str:
-        found = [names[c] if names else str(c) for c in np.flatnonzero(which).tolist()]
-        return f"{', '.join(found[:_SHOWN])}{', ...' if len(found) > _SHOWN else ''}"
-
-    notes = []
-    if (test & ~train).any():
-        notes.append(
-            f"{(test & ~train).sum()} classes of the test photos have no training pixel: {shown(test & ~train)}"
-        )
-    if not test.all():
-        notes.append(f"{(~test).sum()} classes have no test pixel and do not count: {shown(~test)}")
-    return notes

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import xxhash
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 
 from cyborgs.errors import UserError
 from cyborgs.seeds import numpy_generator
+
+_CHOICE: Final = 16
+"""Photos of which ``balanced_order`` takes the best."""
 
 
 def fingerprint(
@@ -71,6 +75,57 @@ def stratified(labels: NDArray[np.int64], share: float, seed: int, stream: int) 
         order = numpy_generator(seed, "evaluation", stream, label).permutation(len(members))
         chosen += members[order[: part_of(len(members), share)]].tolist()
     return np.array(sorted(chosen), np.int64)
+
+
+def balanced_order(present: NDArray[np.bool_], seed: int, stream: int) -> NDArray[np.int64]:
+    """All positions in an order drawn from (seed, stream) whose every beginning has the classes' shares of the whole.
+
+    For photos with several classes each. Until each class that occurs has a photo the next one has the rarest that
+    lacks it, so as many photos as classes have all of them; then the next one has the class that lags most behind its
+    share. Of the first 16 such photos in a drawn order the one is taken that brings all classes nearest to their
+    shares. Photos of no class keep their share too, but none of them is among those of the beginning. The first k of
+    the order lie in the first k + 1.
+
+    Args:
+        present: (N, C), which classes each photo has.
+    """
+    number = len(present)
+    shuffled = numpy_generator(seed, "evaluation", stream).permutation(number)
+    rows = present[shuffled]
+    rows = np.concatenate([rows, ~rows.any(axis=1, keepdims=True)], axis=1)  # of no class: one more
+    total = rows.sum(axis=0, dtype=np.int64)
+    # Whole numbers, so that equal photos tie on every machine: N^2 times how far a class is behind, over its share.
+    weight = number // np.maximum(total, 1)
+    count = np.zeros_like(total)
+    free = np.ones(number, bool)
+    order = np.empty(number, np.int64)
+    unseen = np.append(total[:-1] > 0, False)
+    for step in range(number):
+        if step % (number // 32 + 1) == 0:  # so that few of those that wait are taken already
+            waiting = [np.flatnonzero(column & free).astype(np.int32) for column in rows.T]
+            start = [0] * len(waiting)
+        behind = weight * ((step + 1) * total - number * count)
+        if unseen.any():
+            label = int(np.where(unseen, total, number + 1).argmin())
+        else:
+            label = int(np.where(count < total, behind, -(number**2) - 1).argmax())
+        near = _next_free(waiting[label], start, label, free)
+        best = int(near[(rows[near] @ (number * weight - 2 * behind)).argmin()])
+        order[step] = shuffled[best]
+        free[best] = False
+        count += rows[best]
+        unseen &= ~rows[best]
+    return order
+
+
+def _next_free(waiting: NDArray[np.int32], start: list[int], label: int, free: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """The first of ``waiting`` from ``start[label]`` that are free, at most ``_CHOICE``; moves the start up."""
+    while True:
+        window = waiting[start[label] : start[label] + 2 * _CHOICE]
+        found: NDArray[np.int32] = window[free[window]][:_CHOICE]
+        if len(found):
+            return found
+        start[label] += 2 * _CHOICE
 
 
 def first_of(number: int, kept: int, seed: int, stream: int) -> NDArray[np.int64]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cyborgs.data.annotations.voc import CLASSES as WITH_BACKGROUND
 from cyborgs.data.decode import decode
 from cyborgs.errors import UserError
-from cyborgs.evaluation.sets.splits import fingerprint, first_of, part_of
+from cyborgs.evaluation.sets.splits import balanced_order, fingerprint, first_of, part_of
 
 CLASSES: Final = tuple(WITH_BACKGROUND[1:])
 LISTS: Final = Path("ImageSets/Main")
@@ -64,8 +64,13 @@ class VocData:
         )
 
     def share(self, share: float, seed: int) -> NDArray[np.int64]:
-        """Numbers of the training photos that a share of the labels is, rising; a smaller share lies in a larger."""
-        return first_of(len(self.train), part_of(len(self.train), share), seed, _SHARE)
+        """Numbers of the training photos that a share of the labels is, rising; a smaller share lies in a larger.
+
+        The first of ``splits.balanced_order`` by the classes that are present (label 1).
+        """
+        kept = part_of(len(self.train), share)
+        chosen: NDArray[np.int64] = np.sort(balanced_order(self.train.labels == 1, seed, _SHARE)[:kept])
+        return chosen
 
 
 def by_name(used: NDArray[np.int64], values: NDArray[np.float64]) -> Mapping[str, float]:

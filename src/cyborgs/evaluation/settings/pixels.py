@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from cyborgs.evaluation.settings.training import FineTuneConfig, positive
+
+_SET: Final = {"classes": (0, 255), "ignore": (0, 255), "images": (0, 1 << 40), "test_images": (0, 1 << 40)}
+"""Ranges of what every protocol is told of the set."""
+
+
+def _within(settings: object, ranges: Mapping[str, tuple[float, float]]) -> None:
+    """Raise ValueError, which names the field, unless each is in its range, ends included."""
+    for name, (low, high) in ranges.items():
+        if not low <= getattr(settings, name) <= high:
+            raise ValueError(f"{name}: need {low} to {high}, got {getattr(settings, name)}")
 
 
 @dataclass(frozen=True)
@@ -50,13 +61,8 @@ class SegmentationSettings:
             "crop": (16, 1 << 14),
             "max_class_share": (0, 1),
             "slide_stride": (0, self.crop),  # so that no pixel is passed over
-            "classes": (0, 255),
-            "ignore": (0, 255),
-            **dict.fromkeys(("images", "test_images"), (0, 1 << 40)),
         }
-        for name, (low, high) in ranges.items():
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name}: need {low} to {high}, got {getattr(self, name)}")
+        _within(self, ranges | _SET)
         for name in ("resize", "test_resize"):
             box = getattr(self, name)
             if box != (0, 0) and not box[0] >= box[1] >= 1:
@@ -79,13 +85,7 @@ class FcnSettings(SegmentationSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         least = 2 * self.output_stride  # two cells of the last map: BatchNorm needs more than one
-        for name, low, high in (
-            ("crop", least, 1 << 14),
-            ("head_channels", 2, 1 << 14),
-            ("auxiliary_weight", 0, 1000),
-        ):
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name}: need {low} to {high}, got {getattr(self, name)}")
+        _within(self, {"crop": (least, 1 << 14), "head_channels": (2, 1 << 14), "auxiliary_weight": (0, 1000)})
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,7 @@ class DenseProbeSettings:
     """Test photos that are used, drawn from the seed; 0: all."""
 
     def __post_init__(self) -> None:
+        _within(self, _SET)
         positive("epochs", (self.epochs,))
         if min(self.min_steps, self.short_side) < 0:
             raise ValueError(f"min_steps, short_side: need at least 0, got {self.min_steps}, {self.short_side}")
@@ -150,6 +151,7 @@ class ClusteringSettings:
     """Test photos that are used, drawn from the seed; 0: all."""
 
     def __post_init__(self) -> None:
+        _within(self, _SET)
         if any(not 2 <= k <= 256 for k in self.clusters):
             raise ValueError(f"clusters: need 2 to 256 (a label map is 8-bit), got {self.clusters}")
         if self.side < 0 or (self.crop and not self.side):
