@@ -105,7 +105,7 @@ def test_what_was_chosen_is_said(toy: Any, tmp_path: Path, capsys: pytest.Captur
     found = json.loads((tmp_path / "result.json").read_text())
     assert found["pretrained"]["settings_used"]["layer"] == "layer4"
     assert "costs" not in found["pretrained"]["settings_used"]
-    assert f"Used ({NETWORK}): layer layer4" in capsys.readouterr().out
+    assert "\nUsed: layer layer4.\n" in capsys.readouterr().out
 
 
 def test_a_protocol_of_ours_says_so(toy: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

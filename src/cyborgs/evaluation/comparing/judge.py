@@ -177,14 +177,16 @@ def _tell(judgement: Judgement, backbone: str, entry: Entry, settings: Settings)
     if entry.published:
         others = ", ".join(f"{who} {value:g}" for who, value in entry.published.items())
         console.print(Text(f"Published by others, in percent, on the full data with ResNet-50: {others}."))
-    for warning in few_images(judgement.pretrained.images):
-        console.print(Text(f"Note: {warning}"))
+    said = {who: [f"Note: {warning}" for warning in few_images(cell.images)] for who, cell in cells.items()}
     for who, cell in cells.items():
         used = {k: v for k, v in chosen(cell, settings).items() if isinstance(v, int | float | str)}
         if used:
-            console.print(Text(printable(f"Used ({who}): {', '.join(f'{k} {v}' for k, v in used.items())}.")))
-        for warning in cell.warnings:
-            console.print(Text(printable(f"Note ({who}): {warning}")))
+            said[who].append(f"Used: {', '.join(f'{k} {v}' for k, v in used.items())}.")
+        said[who] += [f"Note: {warning}" for warning in cell.warnings]
+    for line in dict.fromkeys(line for lines in said.values() for line in lines):
+        whose = [who for who, lines in said.items() if line in lines]
+        kind, _, text = line.partition(": ")
+        console.print(Text(printable(line if len(whose) == len(cells) else f"{kind} ({whose[0]}): {text}")))
 
 
 UNBOUNDED = ("alignment", "uniformity", "effective_rank")
