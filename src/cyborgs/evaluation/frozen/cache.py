@@ -18,10 +18,10 @@ import xxhash
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cyborgs.data.decode import decode
 from cyborgs.errors import NotFiniteError, UserError, printable
 from cyborgs.evaluation.features import Progress, UInt8, frozen
 from cyborgs.evaluation.frozen.transforms import Transform
+from cyborgs.evaluation.sets.reading import read_photo
 from cyborgs.evaluation.stream import ahead, threads_by_default
 from cyborgs.files import make_folder, write_bytes
 from cyborgs.models.weights import weights_hash
@@ -99,11 +99,7 @@ def squares(photos: Sequence[Path], transform: Transform, threads: int) -> Itera
     """The squares of all photos, made in threads ahead of the network."""
 
     def square(i: int) -> UInt8:
-        try:
-            data = photos[i].read_bytes()
-        except OSError as error:
-            raise UserError(f"{photos[i]}: cannot be read ({error.strerror}).") from error
-        return transform(decode(data, str(photos[i])), i)
+        return transform(read_photo(photos[i]), i)
 
     yield from ahead(square, range(len(photos)), threads)
 

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
-from cyborgs.data.decode import decode
 from cyborgs.data.listing import list_images
 from cyborgs.errors import UserError
 from cyborgs.evaluation.contract import Context, Result
@@ -29,6 +28,7 @@ from cyborgs.evaluation.frozen.transforms import Square
 from cyborgs.evaluation.judged import Pairs
 from cyborgs.evaluation.metrics.spread import closeness
 from cyborgs.evaluation.sets.class_lists import must_exist
+from cyborgs.evaluation.sets.reading import read_photo
 from cyborgs.evaluation.sets.splits import fingerprint, first_of
 from cyborgs.evaluation.settings.photos import LabelFreeSettings
 from cyborgs.ops.normalise import unit_rows
@@ -51,11 +51,7 @@ class UnlabelledPhotos:
 
     def read(self, i: int) -> UInt8:
         """Photo i, uint8 (H, W, 3). Raises ``data.decode.UnreadableImage`` naming the file."""
-        try:
-            data = self.photos[i].read_bytes()
-        except OSError as error:
-            raise UserError(f"{self.photos[i]}: cannot be read ({error.strerror}).") from error
-        return decode(data, str(self.photos[i]))
+        return read_photo(self.photos[i])
 
 
 @dataclass(frozen=True)

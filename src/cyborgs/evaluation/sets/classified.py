@@ -12,11 +12,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from cyborgs.data.decode import decode
 from cyborgs.data.listing import list_images
 from cyborgs.errors import UserError
 from cyborgs.evaluation.sets.class_lists import lines, listed, must_exist
 from cyborgs.evaluation.sets.layout_names import TESTS, parts_of_layouts
+from cyborgs.evaluation.sets.reading import read_photo
 from cyborgs.evaluation.sets.splits import counted, fingerprint, stratified
 
 UInt8 = NDArray[np.uint8]
@@ -38,11 +38,7 @@ class ClassifiedSet:
 
     def read(self, i: int) -> UInt8:
         """Photo i, uint8 (H, W, 3). Raises ``data.decode.UnreadableImage`` naming the file."""
-        try:
-            data = self.photos[i].read_bytes()
-        except OSError as error:
-            raise UserError(f"{self.photos[i]}: cannot be read ({error.strerror}).") from error
-        return decode(data, str(self.photos[i]))
+        return read_photo(self.photos[i])
 
     def name(self, i: int) -> str:
         """What messages call photo i."""

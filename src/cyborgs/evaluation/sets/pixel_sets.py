@@ -9,13 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cyborgs.data.annotations.truth import VOID, Labels
-from cyborgs.data.decode import decode
 from cyborgs.errors import UserError
 from cyborgs.evaluation.sets.pixel_checks import (
     VOID_COLUMN,
@@ -28,7 +27,9 @@ from cyborgs.evaluation.sets.pixel_checks import (
 )
 from cyborgs.evaluation.sets.pixel_folder import Classes
 from cyborgs.evaluation.sets.pixel_layouts import LAYOUTS
+from cyborgs.evaluation.sets.reading import read_photo
 from cyborgs.evaluation.sets.splits import balanced_order, counted, fingerprint, first_of, part_of
+from cyborgs.evaluation.settings.pixels import LabelMapSettings
 
 UInt8 = NDArray[np.uint8]
 _SHARE: Final = 62
@@ -64,11 +65,7 @@ class PixelSet:
 
     def read(self, i: int) -> UInt8:
         """Photo i, uint8 (H, W, 3). Raises ``data.decode.UnreadableImage`` naming the file."""
-        try:
-            data = self.photos[i].read_bytes()
-        except OSError as error:
-            raise UserError(f"{self.photos[i]}: cannot be read ({error.strerror}).") from error
-        return decode(data, str(self.photos[i]))
+        return read_photo(self.photos[i])
 
     def truth(self, i: int) -> UInt8:
         """Label map of photo i, uint8 (H, W). Raises UserError naming the photo where a label is no class."""
@@ -224,27 +221,7 @@ def open_pixels(
     return PixelData(train, test, packed, {k: n for k, n in left_out.items() if n}, notes)
 
 
-class PixelSettings(Protocol):
-    """Settings of a protocol on photos with a class per pixel, as far as opening them goes."""
-
-    @property
-    def classes(self) -> int:
-        """0: as the data set says."""
-
-    @property
-    def ignore(self) -> int:
-        """Label of a folder's PNGs that counts nowhere."""
-
-    @property
-    def images(self) -> int:
-        """Training photos; 0: all."""
-
-    @property
-    def test_images(self) -> int:
-        """Test photos; 0: all."""
-
-
-def open_for(data: str, settings: PixelSettings, seed: int, data_set: str = "") -> PixelData:
+def open_for(data: str, settings: LabelMapSettings, seed: int, data_set: str = "") -> PixelData:
     """``open_pixels`` with what a protocol's settings say."""
     return open_pixels(
         data,

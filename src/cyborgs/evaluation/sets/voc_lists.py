@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cyborgs.data.annotations.voc import CLASSES as WITH_BACKGROUND
-from cyborgs.data.decode import decode
 from cyborgs.errors import UserError
+from cyborgs.evaluation.sets.reading import read_photo
 from cyborgs.evaluation.sets.splits import balanced_order, fingerprint, first_of, part_of
 
 CLASSES: Final = tuple(WITH_BACKGROUND[1:])
@@ -34,7 +34,7 @@ class VocPart:
 
     def read(self, i: int) -> NDArray[np.uint8]:
         """Photo i, uint8 (H, W, 3). Raises ``data.decode.UnreadableImage`` naming the file."""
-        return decode(self.photos[i].read_bytes(), str(self.photos[i]))
+        return read_photo(self.photos[i])
 
     def take(self, chosen: NDArray[np.int64]) -> VocPart:
         """The photos of these numbers."""

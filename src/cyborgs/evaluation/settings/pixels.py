@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Literal
 
 from cyborgs.evaluation.settings.training import FineTuneConfig, positive
-
-_SET: Final = {"classes": (0, 255), "ignore": (0, 255), "images": (0, 1 << 40), "test_images": (0, 1 << 40)}
-"""Ranges of what every protocol is told of the set."""
 
 
 def _within(settings: object, ranges: Mapping[str, tuple[float, float]]) -> None:
@@ -20,7 +17,30 @@ def _within(settings: object, ranges: Mapping[str, tuple[float, float]]) -> None
 
 
 @dataclass(frozen=True)
-class SegmentationSettings:
+class LabelMapSettings:
+    """What every protocol on label maps is told of them."""
+
+    classes: int = 0
+    """Number of classes of a folder; 0: as the data set says, or the highest label + 1."""
+    ignore: int = 255
+    """Label of a folder's PNGs that counts nowhere."""
+    images: int = 0
+    """Training photos that are used, drawn from the seed; 0: all."""
+    test_images: int = 0
+    """Test photos that are used, drawn from the seed; 0: all."""
+
+    def __post_init__(self) -> None:
+        _within(
+            self,
+            {
+                **dict.fromkeys(("classes", "ignore"), (0, 255)),
+                **dict.fromkeys(("images", "test_images"), (0, 1 << 40)),
+            },
+        )
+
+
+@dataclass(frozen=True)
+class SegmentationSettings(LabelMapSettings):
     """What trains on crops and judges photos, whatever the network is."""
 
     crop: int = 512
@@ -41,14 +61,6 @@ class SegmentationSettings:
     """Pixels from window to window; 0: two thirds of the crop."""
     align_corners: bool = True
     """How logits are enlarged."""
-    classes: int = 0
-    """Number of classes of a folder; 0: as the data set says, or the highest label + 1."""
-    ignore: int = 255
-    """Label of a folder's PNGs that counts nowhere."""
-    images: int = 0
-    """Training photos that are used, drawn from the seed; 0: all."""
-    test_images: int = 0
-    """Test photos that are used, drawn from the seed; 0: all."""
     training: FineTuneConfig = field(
         default_factory=lambda: FineTuneConfig(
             iterations=20_000, batch_size=16, lr=0.01, weight_decay=5e-4, schedule="poly", min_lr=1e-4
@@ -62,7 +74,8 @@ class SegmentationSettings:
             "max_class_share": (0, 1),
             "slide_stride": (0, self.crop),  # so that no pixel is passed over
         }
-        _within(self, ranges | _SET)
+        super().__post_init__()
+        _within(self, ranges)
         for name in ("resize", "test_resize"):
             box = getattr(self, name)
             if box != (0, 0) and not box[0] >= box[1] >= 1:
@@ -97,7 +110,7 @@ class StuffProbeSettings(SegmentationSettings):
 
 
 @dataclass(frozen=True)
-class DenseProbeSettings:
+class DenseProbeSettings(LabelMapSettings):
     """A 1x1 convolution on frozen, whitened maps: quick, not a published protocol."""
 
     layers: tuple[str, ...] = ()
@@ -108,24 +121,16 @@ class DenseProbeSettings:
     """Steps at least."""
     short_side: int = 0
     """Longest allowed short side of a photo in pixels; 0: native size."""
-    classes: int = 0
-    """Number of classes of a folder; 0: as the data set says, or the highest label + 1."""
-    ignore: int = 255
-    """Label of a folder's PNGs that counts nowhere."""
-    images: int = 0
-    """Training photos that are used, drawn from the seed; 0: all."""
-    test_images: int = 0
-    """Test photos that are used, drawn from the seed; 0: all."""
 
     def __post_init__(self) -> None:
-        _within(self, _SET)
+        super().__post_init__()
         positive("epochs", (self.epochs,))
         if min(self.min_steps, self.short_side) < 0:
             raise ValueError(f"min_steps, short_side: need at least 0, got {self.min_steps}, {self.short_side}")
 
 
 @dataclass(frozen=True)
-class ClusteringSettings:
+class ClusteringSettings(LabelMapSettings):
     """One spherical k-means over the training photos' cells; clusters are matched to classes on the test photos."""
 
     clusters: tuple[int, ...] = ()
@@ -141,17 +146,9 @@ class ClusteringSettings:
     """Train a 1x1 convolution on the same features too."""
     linear_epochs: int = 10
     """Passes of the linear probe, whose rate falls over them from 0.1 to 0."""
-    classes: int = 0
-    """Number of classes of a folder; 0: as the data set says, or the highest label + 1."""
-    ignore: int = 255
-    """Label of a folder's PNGs that counts nowhere."""
-    images: int = 0
-    """Training photos that are used, drawn from the seed; 0: all."""
-    test_images: int = 0
-    """Test photos that are used, drawn from the seed; 0: all."""
 
     def __post_init__(self) -> None:
-        _within(self, _SET)
+        super().__post_init__()
         if any(not 2 <= k <= 256 for k in self.clusters):
             raise ValueError(f"clusters: need 2 to 256 (a label map is 8-bit), got {self.clusters}")
         if self.side < 0 or (self.crop and not self.side):
