@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -36,16 +37,16 @@ POWER: Final = 0.9
 SETTINGS: Final = "training.json"
 
 
-class Objective(nn.Module):
+class Objective(nn.Module, ABC):
     """What is trained: a network that can tell its losses."""
 
+    @abstractmethod
     def losses(self, images: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
         """Scalars with gradient, which are added up. images uint8 (B, 3, S, S), targets (B, ...)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def groups(self, head_lr_factor: float) -> list[dict[str, Any]]:
         """Groups of parameters for the optimiser; ``lr_scale`` is a factor of the rate."""
-        raise NotImplementedError
 
 
 @final

@@ -11,8 +11,15 @@ from lightly.utils.benchmarking import knn_predict
 from sklearn.neighbors import KNeighborsClassifier
 
 from cyborgs.evaluation.frozen import voting
-from cyborgs.evaluation.frozen.voting import nearest_rows, vote, votes
+from cyborgs.evaluation.frozen.voting import nearest_rows, votes
 from cyborgs.ops.normalise import unit_rows
+
+
+def vote(bank: torch.Tensor, labels: object, queries: torch.Tensor, classes: int, *, k: int = 20) -> np.ndarray:
+    """The class of each query, at DINO's temperature; ties go to the lowest class."""
+    near, order = nearest_rows(bank, queries, min(k, len(bank)))
+    voters = torch.as_tensor(np.asarray(labels, np.int64))[order]
+    return votes(near, voters, classes, 0.07).argmax(dim=1).numpy()
 
 
 def sample(n: int = 60, queries: int = 25) -> tuple[torch.Tensor, np.ndarray, torch.Tensor]:

@@ -5,16 +5,11 @@ The k rows of the bank nearest by cosine vote for their class with weight exp(co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-NEIGHBOURS: Final = 20
-TEMPERATURE: Final = 0.07
 ROOM: Final = 1 << 26
 """Bytes of cosines that are held at once, float64: queries come in pieces."""
 
@@ -48,7 +43,7 @@ def nearest_rows(bank: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]
     return torch.cat(near), torch.cat(order)
 
 
-def votes(near: Tensor, voters: Tensor, classes: int, temperature: float = TEMPERATURE) -> Tensor:
+def votes(near: Tensor, voters: Tensor, classes: int, temperature: float) -> Tensor:
     """Votes for each class, float64 (Q, classes), up to a factor for each query.
 
     Args:
@@ -62,7 +57,7 @@ def votes(near: Tensor, voters: Tensor, classes: int, temperature: float = TEMPE
     )
 
 
-def shares_of_votes(near: Tensor, present: Tensor, temperature: float = TEMPERATURE) -> Tensor:
+def shares_of_votes(near: Tensor, present: Tensor, temperature: float) -> Tensor:
     """Which share of the weights stands for each of several labels, float64 (Q, labels), 0 to 1.
 
     Shares, not sums, so that queries can be ranked among each other.
@@ -80,31 +75,3 @@ def shares_of_votes(near: Tensor, present: Tensor, temperature: float = TEMPERAT
 def _weights(near: Tensor, temperature: float) -> Tensor:
     # Less the nearest's: the weights' ratios are the same, and none overflows.
     return ((near - near[:, :1]) / temperature).exp()
-
-
-def vote(
-    bank: Tensor,
-    labels: Sequence[int] | NDArray[np.int64],
-    queries: Tensor,
-    classes: int,
-    *,
-    k: int = NEIGHBOURS,
-    temperature: float = TEMPERATURE,
-) -> NDArray[np.int64]:
-    """The class of each query by the weighted vote of its ``k`` nearest.
-
-    Args:
-        bank: unit rows (N, C).
-        labels: (N,), 0 to ``classes - 1``.
-        queries: unit rows (Q, C).
-        classes: how many.
-        k: voters; all of the bank where it is smaller.
-        temperature: T of exp(cosine / T).
-
-    Returns:
-        int64 (Q,); ties go to the lowest class.
-    """
-    near, order = nearest_rows(bank, queries, min(k, len(bank)))
-    voters = torch.as_tensor(np.asarray(labels, np.int64)).to(order.device)[order]
-    found: NDArray[np.int64] = votes(near, voters, classes, temperature).argmax(dim=1).cpu().numpy()
-    return found

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from cyborgs.data.annotations.cocostuff import CocoStuffTruth
 from cyborgs.errors import UserError
@@ -100,9 +101,10 @@ def displayed_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as picture:
             width, height = picture.size
-            if picture.format == "TIFF":  # newer Pillows have turned the size already, older ones do so in load()
-                tags = picture.tag_v2  # type: ignore[attr-defined]
-                width, height = tags[_WIDTH], tags[_HEIGHT]
+            if isinstance(
+                picture, TiffImageFile
+            ):  # newer Pillows have turned the size already, older ones do so in load()
+                width, height = picture.tag_v2[_WIDTH], picture.tag_v2[_HEIGHT]
             # Of a PNG without EXIF in its header Pillow would decode the pixels to look behind them.
             silent = picture.format == "PNG" and "exif" not in picture.info
             turned = not silent and picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
