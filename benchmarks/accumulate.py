@@ -19,14 +19,14 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
-from cyborgs.engine import memory
 from cyborgs.engine.accumulate import Gradients
-from cyborgs.engine.build import build_method
-from cyborgs.engine.fit import made_up_batch
 from cyborgs.engine.optim import build_optimizer, parameter_groups
-from cyborgs.engine.recipe import Recipe
+from cyborgs.machine import memory
 from cyborgs.methods.config import CyborgsConfig
 from cyborgs.models.config import BackboneConfig
+from cyborgs.runs.build import build_method
+from cyborgs.runs.micro_batch import made_up_batch
+from cyborgs.runs.recipe import Recipe
 from cyborgs.structures import EpochPlan, StepSeed
 from cyborgs.views.config import ViewSpec
 

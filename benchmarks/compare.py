@@ -19,8 +19,8 @@ import cv2
 import numpy as np
 
 import cyborgs
-from cyborgs.engine.machine import usable_cores
 from cyborgs.evaluation.comparing.comparison import CELLS
+from cyborgs.machine.cores import usable_cores
 
 GOAL = 120.0
 SHARES = (1.0, 5.0, 10.0, 50.0, 100.0)

@@ -23,10 +23,10 @@ import cv2
 import numpy as np
 import torch
 
-from cyborgs.evaluation.frozen import voting
-from cyborgs.evaluation.frozen.cache import BATCH, Extraction, extract, squares
-from cyborgs.evaluation.frozen.transforms import Square
-from cyborgs.evaluation.stream import threads_by_default
+from cyborgs.evaluation.photos import voting
+from cyborgs.features.cache import BATCH, Extraction, extract, squares
+from cyborgs.features.threads import threads_by_default
+from cyborgs.features.transforms import Square
 from cyborgs.models.backbone import Backbone
 from cyborgs.models.config import BackboneConfig
 from cyborgs.ops.normalise import unit_rows

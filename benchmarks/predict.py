@@ -27,15 +27,15 @@ from cyborgs.data.images import Images
 from cyborgs.data.listing import list_images
 from cyborgs.data.scan import scan
 from cyborgs.data.scenes import write_scenes
-from cyborgs.engine.devices import make_fabric
-from cyborgs.engine.needs import held_bytes, workload
-from cyborgs.engine.recipe import Recipe
-from cyborgs.engine.recipe_file import load, to_text
 from cyborgs.forecast.prediction import forecast
 from cyborgs.forecast.rehearsal import Rehearsal
 from cyborgs.forecast.usage import own_bytes, peak_bytes
 from cyborgs.methods.config import CyborgsConfig
 from cyborgs.recipes import RECIPES
+from cyborgs.runs.devices import make_fabric
+from cyborgs.runs.memory_budget import held_bytes, workload
+from cyborgs.runs.recipe import Recipe
+from cyborgs.runs.recipe_file import load, to_text
 
 PHOTOS = {"small": 320, "paper": 40}
 

@@ -20,10 +20,10 @@ import cv2
 import numpy as np
 
 from cyborgs.data.scenes import write_label_png
-from cyborgs.engine.machine import usable_cores
-from cyborgs.evaluation.quality.measure import QualitySettings, measure
-from cyborgs.evaluation.quality.photo import photo_scores
-from cyborgs.evaluation.quality.predictions import open_predictions, read_labels
+from cyborgs.machine.cores import usable_cores
+from cyborgs.quality.measure import QualitySettings, measure
+from cyborgs.quality.photo import photo_scores
+from cyborgs.quality.predictions import open_predictions, read_labels
 
 SHAPE = (320, 480)
 CLASSES, CLUSTERS = 11, 27

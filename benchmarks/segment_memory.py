@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cyborgs.evaluation.segmenting.segment import segment
-from cyborgs.export.masks_coco import CocoInstances
+from cyborgs.segmenting.export_coco import CocoInstances
+from cyborgs.segmenting.segment import segment
 
 
 class Photos:

@@ -18,12 +18,12 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from cyborgs.engine.build import build_method
 from cyborgs.engine.optim import LARS, parameter_groups
-from cyborgs.engine.recipe import Recipe
 from cyborgs.methods.config import CyborgsConfig
 from cyborgs.methods.cyborgs import Cyborgs
 from cyborgs.models.config import BackboneConfig
+from cyborgs.runs.build import build_method
+from cyborgs.runs.recipe import Recipe
 from cyborgs.structures import Batch, EpochPlan, StepSeed, StepWork, View, ViewGeometry
 from cyborgs.views.config import ViewSpec
 

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from cyborgs.engine.recipe import OptimizerConfig, Recipe
+from cyborgs.engine.optimizer_config import OptimizerConfig
 from cyborgs.masks.config import MaskConfig
 from cyborgs.methods.config import ByolConfig, CyborgsConfig
 from cyborgs.models.config import BackboneConfig
+from cyborgs.runs.recipe import Recipe
 from cyborgs.views.config import ViewSpec
 from tests.no_network import sitecustomize as guard  # from here on this process is guarded
 

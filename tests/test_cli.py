@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from cyborgs.cli import main
-from cyborgs.engine import recipe_file
-from cyborgs.engine.run import pretrain
+from cyborgs.runs import recipe_file
+from cyborgs.runs.pretrain import pretrain
 from tests.conftest import make_photos, tiny_byol, tiny_recipe
 
 TINY = "tiny.yaml"

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from cyborgs.cli import main
-from cyborgs.engine import recipe_file
+from cyborgs.runs import recipe_file
 from tests.conftest import make_photos, tiny_recipe
-from tests.engine.killing import start_server
+from tests.runs.killing import start_server
 
 NOBODY = 65534
 

@@ -18,10 +18,10 @@ from cyborgs.data.images import Images
 from cyborgs.data.listing import list_images
 from cyborgs.data.scan import MAX_BYTES, scan
 from cyborgs.errors import UserError, printable
-from cyborgs.evaluation.segmenting.names import mask_names
-from cyborgs.evaluation.segmenting.segment import segment
+from cyborgs.segmenting.names import mask_names
+from cyborgs.segmenting.segment import segment
 from tests.conftest import make_photos
-from tests.evaluation.fakes import FakeBackbone
+from tests.features.fakes import FakeBackbone
 
 NAMES = [
     "<script>alert(1)</script>.png",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cyborgs.engine.recipe_file import to_text
+from cyborgs.runs.recipe_file import to_text
 from tests.conftest import Attempts, tiny_recipe
 from tests.no_network.sitecustomize import NetworkRefused
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cyborgs.engine.build import build_method
 from cyborgs.engine.optim import build_optimizer, parameter_groups
 from cyborgs.engine.schedule import learning_rate
 from cyborgs.methods.config import CyborgsConfig
 from cyborgs.models.config import BackboneConfig
 from cyborgs.recipes import RECIPES
+from cyborgs.runs.build import build_method
 from cyborgs.structures import EpochPlan, StepSeed
 from cyborgs.views.config import ViewSpec
 from tests.methods.contract import make_batch

@@ -27,11 +27,11 @@ from cyborgs.data.annotations.truth import Truth
 from cyborgs.data.images import Images
 from cyborgs.data.listing import list_images
 from cyborgs.data.palette import nearest
-from cyborgs.evaluation.quality.measure import Quality, QualitySettings, measure
-from cyborgs.evaluation.quality.predictions import Maps, Predictions, open_predictions
 from cyborgs.masks.config import CrfConfig
 from cyborgs.masks.crf import refine_labels
 from cyborgs.models.weights import read_metadata
+from cyborgs.quality.measure import Quality, QualitySettings, measure
+from cyborgs.quality.predictions import Maps, Predictions, open_predictions
 
 MEASURES = ("covering", "rand", "voi", "asa", "boundary_f")
 SET = ("hungarian_miou", "majority_miou")
@@ -210,9 +210,9 @@ def final_masks(arguments: argparse.Namespace, images: Images, chosen: list[int]
     """Bootstrapping with the final weights: groups of 16 of the chosen photos, K drawn as in the run."""
     import torch
 
-    from cyborgs.engine.build import Features
-    from cyborgs.engine.recipe_file import load
     from cyborgs.masks.bootstrap import Bootstrap
+    from cyborgs.runs.build import Features
+    from cyborgs.runs.recipe_file import load
 
     recipe = load(arguments.run / "recipe.yaml")
     backbone = cyborgs.load_backbone(arguments.run)

@@ -19,13 +19,13 @@ import torch
 from cyborgs.api import read_photos
 from cyborgs.data.output import jpeg_bytes, label_png_bytes
 from cyborgs.data.palette import overlay
-from cyborgs.evaluation.features import layer_maps
-from cyborgs.evaluation.segmenting.segment import segment
-from cyborgs.evaluation.stream import threads_by_default
-from cyborgs.export.masks_coco import CocoInstances, CocoPanoptic
-from cyborgs.export.masks_label_studio import LabelStudio
+from cyborgs.features.extraction import layer_maps
+from cyborgs.features.threads import threads_by_default
 from cyborgs.models.named import open_named
 from cyborgs.ops.enlarge import Enlarged
+from cyborgs.segmenting.export_coco import CocoInstances, CocoPanoptic
+from cyborgs.segmenting.export_label_studio import LabelStudio
+from cyborgs.segmenting.segment import segment
 from cyborgs.structures import PhotoMask
 
 

@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from cyborgs.api import pretrain as pretrain
     from cyborgs.api import quality as quality
     from cyborgs.api import segment as segment
-    from cyborgs.engine.recipe import Recipe as Recipe
-    from cyborgs.engine.run import Run as Run
     from cyborgs.masks.store import MaskStore as MaskStore
     from cyborgs.models.weights import load_backbone as load_backbone
     from cyborgs.recipes import RECIPES as RECIPES
+    from cyborgs.runs.pretrain import Run as Run
+    from cyborgs.runs.recipe import Recipe as Recipe
     from cyborgs.structures import ViewGeometry as ViewGeometry
 
 _HOMES = {
     "pretrain": "cyborgs.api",
-    "Run": "cyborgs.engine.run",
+    "Run": "cyborgs.runs.pretrain",
     "segment": "cyborgs.api",
     "quality": "cyborgs.api",
     "gallery": "cyborgs.api",
@@ -38,11 +38,31 @@ _HOMES = {
     "curve": "cyborgs.api",
     "load_backbone": "cyborgs.models.weights",
     "MaskStore": "cyborgs.masks.store",
-    "Recipe": "cyborgs.engine.recipe",
+    "Recipe": "cyborgs.runs.recipe",
     "RECIPES": "cyborgs.recipes",
     "ViewGeometry": "cyborgs.structures",
 }
-_ROOMS = ("ops", "losses", "models", "methods", "masks", "data", "views", "engine", "recipes", "evaluation", "report")
+_ROOMS = (
+    "ops",
+    "data",
+    "models",
+    "losses",
+    "metrics",
+    "views",
+    "engine",
+    "methods",
+    "masks",
+    "health",
+    "features",
+    "runs",
+    "recipes",
+    "evaluation",
+    "segmenting",
+    "quality",
+    "report",
+    "looking",
+    "gallery",
+)
 __all__ = [
     "RECIPES",
     "MaskStore",

@@ -10,17 +10,17 @@ from cyborgs.data.images import Images
 from cyborgs.data.listing import list_images
 from cyborgs.data.scan import scan
 from cyborgs.engine.log import moving
-from cyborgs.engine.recipe import Recipe
 from cyborgs.evaluation.comparing import comparison
 from cyborgs.evaluation.comparing.judge import judge as judge
-from cyborgs.evaluation.layer_probes import evaluate as evaluate
-from cyborgs.evaluation.quality.of_masks import quality as quality
+from cyborgs.evaluation.dense.layer_probes import evaluate as evaluate
 from cyborgs.masks.config import MaskConfig
-from cyborgs.segment_config import ExportName, SegmentConfig, SegmentSource
+from cyborgs.quality.of_masks import quality as quality
+from cyborgs.runs.recipe import Recipe
+from cyborgs.segmenting.config import ExportName, SegmentConfig, SegmentSource
 
 if TYPE_CHECKING:
     from cyborgs.engine.callback import Callback
-    from cyborgs.engine.run import Run
+    from cyborgs.runs.pretrain import Run
 
 compare = comparison.compare_backbones
 curve = comparison.curve_of_run
@@ -50,8 +50,8 @@ def pretrain(
         Stopped: interrupted, after a checkpoint was written.
     """
     # The trainer, which the other functions do without, takes a second to load.
-    from cyborgs.engine import run
-    from cyborgs.evaluation.monitors import monitors
+    from cyborgs.looking.monitors import monitors
+    from cyborgs.runs import pretrain as run
 
     every = [*monitors(recipe, data, out), *callbacks]
     return run.pretrain(recipe, data=data, out=out, resume=resume, callbacks=every, stream=stream)
@@ -113,7 +113,7 @@ def segment(
     Raises:
         UserError: the input is at fault; says what to do.
     """
-    from cyborgs.segmentation import segment as write
+    from cyborgs.segmenting.run import segment as write
 
     write(
         photos,
@@ -152,7 +152,7 @@ def report(
     Raises:
         UserError: no run there, other photos than the run's, or a page that would lie among the photos.
     """
-    from cyborgs.evaluation.of_run import neighbours_of_run
+    from cyborgs.looking.of_run import neighbours_of_run
     from cyborgs.recipes import RECIPES
     from cyborgs.report.page import report as write
 
@@ -199,8 +199,8 @@ def gallery(
     Raises:
         UserError: the input is at fault; says what to do.
     """
-    from cyborgs.evaluation.quality.gallery import gallery_rows
-    from cyborgs.report.gallery import formats_of, write_gallery
+    from cyborgs.gallery.page import formats_of, write_gallery
+    from cyborgs.gallery.rows import gallery_rows
 
     formats_of(out, formats)  # a wrong suffix is told before the work, not after it
     rows, said = gallery_rows(

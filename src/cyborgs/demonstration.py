@@ -15,20 +15,20 @@ from cyborgs.data.listing import list_images
 from cyborgs.data.scan import scan
 from cyborgs.data.scenes import Scenes, write_scenes
 from cyborgs.engine.log import moving
-from cyborgs.engine.recipe import Recipe
-from cyborgs.engine.recipe_file import load
-from cyborgs.engine.run import Run, pretrain
-from cyborgs.evaluation.clustering import cluster_miou, map_miou
-from cyborgs.evaluation.linear_segmentation import linear_segmentation
-from cyborgs.evaluation.monitors import monitors
-from cyborgs.evaluation.of_run import neighbours_of_run
-from cyborgs.evaluation.quality.overlap import mean_best_overlap
+from cyborgs.evaluation.dense.linear import linear_segmentation
 from cyborgs.evaluation.sets.labelled import read_label, read_list
+from cyborgs.features.clustering import cluster_miou, map_miou
 from cyborgs.files import write_bytes
+from cyborgs.looking.monitors import monitors
+from cyborgs.looking.of_run import neighbours_of_run
 from cyborgs.masks.store import MaskStore
 from cyborgs.models.weights import load_backbone
+from cyborgs.quality.overlap import mean_best_overlap
 from cyborgs.recipes import RECIPES
 from cyborgs.report.render import render
+from cyborgs.runs.pretrain import Run, pretrain
+from cyborgs.runs.recipe import Recipe
+from cyborgs.runs.recipe_file import load
 
 GRID = 5
 """Cells a side of the fixed grid that bootstrapped masks are compared with."""

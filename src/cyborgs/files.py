@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Final, Self, final
 
 from cyborgs.errors import DiskError
-from cyborgs.space import free_bytes, readable
+from cyborgs.machine.disk import free_bytes, readable
 
 _BUFFER: Final = 1 << 20
 _GO_ON: Final = "; a run then goes on with --resume"

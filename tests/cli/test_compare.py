@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from cyborgs.cli import main
-from cyborgs.engine import recipe_file
 from cyborgs.errors import UserError
 from cyborgs.evaluation.comparing.compare_files import short_names
 from cyborgs.evaluation.comparing.comparison import photos_of_run
@@ -19,6 +18,7 @@ from cyborgs.evaluation.protocols.guess import guess_protocol
 from cyborgs.models.backbone import Backbone
 from cyborgs.models.weights import save_backbone
 from cyborgs.recipes import RECIPES
+from cyborgs.runs import recipe_file
 from tests.evaluation import toy_protocol
 from tests.evaluation.protocols.contract import make_backbone, make_classes
 

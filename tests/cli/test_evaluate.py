@@ -18,7 +18,7 @@ from cyborgs.cli import main
 from cyborgs.engine.contract import Stopped
 from cyborgs.errors import UserError
 from cyborgs.evaluation.comparing import judge as judging
-from cyborgs.evaluation.frozen import colour_order
+from cyborgs.evaluation.photos import colour_order
 from cyborgs.evaluation.protocols import protocol as protocols
 from cyborgs.evaluation.protocols.catalogue import ENTRIES
 from cyborgs.models.named import open_named

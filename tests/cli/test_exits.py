@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from cyborgs.cli import COMMANDS, exits, main
-from cyborgs.engine import recipe_file
-from cyborgs.engine.recipe import Recipe
 from cyborgs.errors import UserError
+from cyborgs.runs import recipe_file
+from cyborgs.runs.recipe import Recipe
 from tests.conftest import make_photos, tiny_byol, tiny_recipe
-from tests.engine.killing import start_server
 from tests.engine.test_signals import fake_scontrol
+from tests.runs.killing import start_server
 
 
 def test_the_table_is_shown(capsys: pytest.CaptureFixture[str]) -> None:

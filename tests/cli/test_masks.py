@@ -13,7 +13,7 @@ from PIL import Image
 
 from cyborgs.cli import main
 from cyborgs.data.scenes import write_label_png, write_scenes
-from tests.evaluation.quality.truths import FakeTruth, opens
+from tests.quality.truths import FakeTruth, opens
 from tests.report.fakes import Page
 
 
@@ -144,8 +144,8 @@ def test_quality_with_photos(
 
 
 def test_gallery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from cyborgs.evaluation.quality import gallery
-    from tests.evaluation.fakes import FakeBackbone
+    from cyborgs.gallery import rows as gallery
+    from tests.features.fakes import FakeBackbone
 
     scenes = write_scenes(tmp_path / "scenes", 4, size=(96, 64))
     monkeypatch.setattr(gallery, "network", lambda path, seed: (FakeBackbone(), "random weights", ("layer2",)))

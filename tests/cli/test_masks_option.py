@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cyborgs.cli import main, pretrain
-from cyborgs.engine.recipe import Recipe
+from cyborgs.runs.recipe import Recipe
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_help_shows_them(capsys: pytest.CaptureFixture[str]):
 
 
 def test_resume_takes_up_the_source(asked: list[Recipe], tmp_path: Path):
-    from cyborgs.engine import recipe_file
+    from cyborgs.runs import recipe_file
     from tests.conftest import tiny_recipe
 
     (tmp_path / "recipe.yaml").write_text(recipe_file.to_text(tiny_recipe()))

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from cyborgs import distributed
 from cyborgs.engine.accumulate import Gradients
-from cyborgs.engine.build import build_method
-from cyborgs.engine.devices import make_fabric
 from cyborgs.methods.config import ByolConfig, CyborgsConfig
 from cyborgs.methods.cyborgs import Cyborgs
+from cyborgs.runs.build import build_method
+from cyborgs.runs.devices import make_fabric
 from cyborgs.seeds import derive
 from cyborgs.structures import Batch, EpochPlan, StepSeed
 from cyborgs.views.config import ViewSpec

@@ -17,9 +17,9 @@ from cyborgs.engine.backends import open_backend
 from cyborgs.engine.callback import Callback
 from cyborgs.engine.contract import Stopped
 from cyborgs.engine.log import RunLog
-from cyborgs.engine.run import pretrain
 from cyborgs.engine.trainer import Trainer
 from cyborgs.errors import UserError
+from cyborgs.runs.pretrain import pretrain
 from tests.conftest import tiny_byol
 
 

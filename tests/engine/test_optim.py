@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from cyborgs.engine.optim import LARS, build_optimizer, parameter_groups
-from cyborgs.engine.recipe import OptimizerConfig
+from cyborgs.engine.optimizer_config import OptimizerConfig
 
 
 def numpy_lars(

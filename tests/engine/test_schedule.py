@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from cyborgs.engine.recipe import OptimizerConfig
+from cyborgs.engine.optimizer_config import OptimizerConfig
 from cyborgs.engine.schedule import learning_rate, warmup_steps
 
 

@@ -17,7 +17,7 @@ from cyborgs.engine.contract import Stopped
 from cyborgs.engine.signals import STOPPING, Stop, requeue
 from cyborgs.engine.trainer import Trainer
 from tests.conftest import tiny_byol, tiny_recipe
-from tests.engine.test_run import run
+from tests.runs.test_pretrain import run
 
 
 class SendAt(Callback):
@@ -67,7 +67,7 @@ def test_a_signal_stops_the_scan_of_the_photos(
         return scan(*args, progress=look, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr("cyborgs.engine.photos.scan", interrupted)
+        patch.setattr("cyborgs.runs.photos.scan", interrupted)
         with pytest.raises(Stopped) as stopped:
             run(tiny_byol(epochs=1), photos, tmp_path / "run")
     assert (stopped.value.signal, stopped.value.step) == (number, None)
@@ -84,7 +84,7 @@ def test_a_signal_after_the_last_step_lets_the_run_end(
         os.kill(os.getpid(), signal.SIGTERM)
         save_backbone(*args)
 
-    monkeypatch.setattr("cyborgs.engine.run.save_backbone", late)
+    monkeypatch.setattr("cyborgs.runs.pretrain.save_backbone", late)
     assert "is written" in run(tiny_byol(epochs=1), photos, tmp_path / "run")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cyborgs.evaluation.contract import Context, Result
-from cyborgs.evaluation.judged import Hits
+from cyborgs.metrics.judged import Hits
 from cyborgs.models.backbone import Backbone
 
 COUNTS = {"train": 100, "test": 80}

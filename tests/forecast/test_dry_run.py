@@ -20,12 +20,7 @@ import torch
 from cyborgs.data.images import Images
 from cyborgs.data.listing import list_images
 from cyborgs.data.scan import scan
-from cyborgs.engine import needs, recipe_file
 from cyborgs.engine.contract import Stopped
-from cyborgs.engine.devices import make_fabric
-from cyborgs.engine.needs import workload
-from cyborgs.engine.recipe import Recipe
-from cyborgs.engine.run import pretrain
 from cyborgs.engine.trainer import Trainer
 from cyborgs.errors import UserError
 from cyborgs.forecast import generation_cost, rehearsal
@@ -35,6 +30,12 @@ from cyborgs.masks.config import MaskConfig
 from cyborgs.methods.config import CyborgsConfig
 from cyborgs.methods.cyborgs import Cyborgs
 from cyborgs.methods.prototypes import draw_clusters
+from cyborgs.runs import memory_budget as needs
+from cyborgs.runs import recipe_file
+from cyborgs.runs.devices import make_fabric
+from cyborgs.runs.memory_budget import workload
+from cyborgs.runs.pretrain import pretrain
+from cyborgs.runs.recipe import Recipe
 from tests.conftest import make_photos, tiny_byol, tiny_recipe
 
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from cyborgs.engine.needs import Kind, workload
 from cyborgs.forecast.prediction import forecast, tell
 from cyborgs.forecast.rehearsal import Measured
 from cyborgs.forecast.stopwatch import Enough, Times, Watch
+from cyborgs.runs.memory_budget import Kind, workload
 from tests.conftest import tiny_byol, tiny_recipe
 
 WARMUP, CONTRAST, BOTH = (

@@ -9,12 +9,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cyborgs.engine.machine import Machine
-from cyborgs.engine.recipe import Recipe
 from cyborgs.forecast.suitability import advise, advise_cost
+from cyborgs.machine.cores import Machine
 from cyborgs.masks.config import MaskConfig
 from cyborgs.methods.config import CyborgsConfig
 from cyborgs.recipes import RECIPES
+from cyborgs.runs.recipe import Recipe
 from cyborgs.views.config import ViewSpec
 
 MACHINE = Machine(cores=8)

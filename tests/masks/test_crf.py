@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from cyborgs.engine.build import build_method, build_source
 from cyborgs.errors import UserError
 from cyborgs.masks.bootstrap import Bootstrap
 from cyborgs.masks.config import CrfConfig, MaskConfig
 from cyborgs.masks.crf import LEAST, _costs, _nearest, marginals, refine, refine_labels
 from cyborgs.masks.majority import majority
 from cyborgs.ops.kmeans import spherical_kmeans
+from cyborgs.runs.build import build_method, build_source
 from cyborgs.seeds import derive
 from tests.conftest import tiny_recipe
 from tests.masks.contract import SourceContract, random_images

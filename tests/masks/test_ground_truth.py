@@ -130,10 +130,10 @@ def test_a_map_that_is_void_gives_no_region(tmp_path: Path):
     """From the source through store, views and batch to the regions that are sampled, and the loss of such a batch."""
     from cyborgs.data.listing import list_images
     from cyborgs.data.scan import scan
-    from cyborgs.engine.build import build_method
     from cyborgs.masks.generate import generate
     from cyborgs.masks.store import MaskStore
     from cyborgs.ops.regions import sample_regions
+    from cyborgs.runs.build import build_method
     from cyborgs.structures import StepSeed
     from cyborgs.views.loader import Batches
     from tests.conftest import make_photos, tiny_recipe

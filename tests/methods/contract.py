@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from cyborgs.engine.build import build_method
-from cyborgs.engine.recipe import Recipe
 from cyborgs.methods.method import Method
+from cyborgs.runs.build import build_method
+from cyborgs.runs.recipe import Recipe
 from cyborgs.structures import Batch, EpochPlan, StepOutput, StepSeed, View, ViewGeometry
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from cyborgs.engine.build import Features, build_method
 from cyborgs.errors import UserError
 from cyborgs.methods.config import CyborgsConfig
 from cyborgs.methods.cyborgs import Cyborgs
+from cyborgs.runs.build import Features, build_method
 from cyborgs.structures import EpochPlan, StepSeed, View
 from cyborgs.views.config import ViewSpec
 from tests.conftest import tiny_recipe

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from cyborgs.engine.build import build_method
 from cyborgs.methods.figures import cluster_figures, embedding_figures
+from cyborgs.runs.build import build_method
 from cyborgs.structures import EpochPlan, StepSeed
 from tests.conftest import tiny_byol, tiny_recipe
 from tests.methods.contract import make_batch

@@ -13,8 +13,8 @@ import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 from cyborgs import distributed
-from cyborgs.engine.build import build_method
 from cyborgs.methods.cyborgs import Cyborgs
+from cyborgs.runs.build import build_method
 from cyborgs.structures import Batch, EpochPlan, StepSeed, StepWork, View
 from cyborgs.views.config import ViewSpec
 from tests.conftest import tiny_recipe

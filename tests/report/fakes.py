@@ -11,8 +11,8 @@ from xml.etree.ElementTree import Element
 import html5lib
 import numpy as np
 
-from cyborgs.engine import recipe_file
 from cyborgs.masks.store import GenerationWriter
+from cyborgs.runs import recipe_file
 from cyborgs.structures import LabelMap
 from tests.conftest import tiny_recipe
 

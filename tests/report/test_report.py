@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 
 from cyborgs.data.scenes import write_label_png
-from cyborgs.engine import recipe_file
 from cyborgs.errors import DiskError
-from cyborgs.evaluation.neighbours import Crop, Neighbours
+from cyborgs.features.neighbours import Crop, Neighbours
 from cyborgs.masks.store import GenerationWriter
 from cyborgs.recipes import RECIPES
 from cyborgs.report.history import History
 from cyborgs.report.pictures import Drawn, Row, fitted, spread
 from cyborgs.report.render import render
 from cyborgs.report.summary import probe_rows, summary
+from cyborgs.runs import recipe_file
 from cyborgs.structures import LabelMap
 from tests.report.fakes import Noise, Page, Photos, make_run, write_metrics
 

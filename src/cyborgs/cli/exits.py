@@ -54,7 +54,7 @@ def of_signal(number: int) -> int:
 
 def of_error(argv: Sequence[str], error: Exception) -> int:
     """Say what ended the command ``argv``, and its code. A UserError may carry a code of its own as ``code``."""
-    from cyborgs.engine.crash import report_of
+    from cyborgs.runs.crash import report_of
 
     command = f"cyborgs {argv[0]}"
     report = report_of(error)

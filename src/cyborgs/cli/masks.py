@@ -63,7 +63,7 @@ def quality(argv: list[str]) -> int:
     """``cyborgs masks quality``."""
     args = tyro.cli(MaskQuality, args=argv, prog="cyborgs masks quality")
     from cyborgs.api import quality
-    from cyborgs.evaluation.quality.measure import QualitySettings, read_class_names
+    from cyborgs.quality.measure import QualitySettings, read_class_names
 
     quality(
         args.masks,

@@ -10,10 +10,10 @@ from typing import Annotated, get_args
 import tyro
 
 from cyborgs.cli import exits
-from cyborgs.engine.recipe import Recipe
 from cyborgs.errors import UserError
 from cyborgs.masks.config import SourceName
 from cyborgs.recipes import RECIPES
+from cyborgs.runs.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def _named_recipe(name: str) -> Recipe:
     if name in RECIPES:
         return RECIPES[name]()
     if name.endswith((".yaml", ".yml")):
-        from cyborgs.engine.recipe_file import load
+        from cyborgs.runs.recipe_file import load
 
         if not Path(name).is_file():
             raise UserError(f"{name}: no such recipe file.")

@@ -10,7 +10,7 @@ import tyro
 
 from cyborgs.errors import UserError
 from cyborgs.masks.config import CrfConfig, FelzenszwalbConfig, MaskConfig, SelectiveSearchConfig
-from cyborgs.segment_config import ExportName, SegmentSource
+from cyborgs.segmenting.config import ExportName, SegmentSource
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from cyborgs.doctor.findings import Finding
 from cyborgs.doctor.probes import Facts
-from cyborgs.space import readable
+from cyborgs.machine.disk import readable
 
 HEADINGS = {"impossible": "NO RUN IS POSSIBLE", "slow": "slow or wrong", "note": "good to know"}
 

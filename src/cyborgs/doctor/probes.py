@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from cyborgs.doctor.speeds import arithmetic, decoding, writing
-from cyborgs.engine.machine import affinity_cores, cpu_flags, cpu_quota, memory_limit, usable_cores
-from cyborgs.space import existing, free_bytes
+from cyborgs.machine.cores import affinity_cores, cpu_flags, cpu_quota, memory_limit, usable_cores
+from cyborgs.machine.disk import existing, free_bytes
 
 Facts = dict[str, dict[str, Any]]
 

@@ -1,4 +1,4 @@
-"""The recipe and the loop. Names are resolved when asked for: recipes must not load torch."""
+"""The loop. Names are resolved when asked for: settings must not load torch."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cyborgs.engine.optim import LARS as LARS
-    from cyborgs.engine.recipe import OptimizerConfig as OptimizerConfig
-    from cyborgs.engine.recipe import Recipe as Recipe
+    from cyborgs.engine.optimizer_config import OptimizerConfig as OptimizerConfig
     from cyborgs.engine.trainer import Trainer as Trainer
 
-_HOMES = {"LARS": "optim", "Recipe": "recipe", "OptimizerConfig": "recipe", "Trainer": "trainer"}
-__all__ = ["LARS", "OptimizerConfig", "Recipe", "Trainer"]
+_HOMES = {"LARS": "optim", "OptimizerConfig": "optimizer_config", "Trainer": "trainer"}
+__all__ = ["LARS", "OptimizerConfig", "Trainer"]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from cyborgs.engine.recipe import OptimizerConfig
+from cyborgs.engine.optimizer_config import OptimizerConfig
 
 EPSILON = 1e-8
 """Added to the gradient's norm (docs/method.md)."""

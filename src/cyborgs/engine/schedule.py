@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from cyborgs.engine.recipe import OptimizerConfig
+from cyborgs.engine.optimizer_config import OptimizerConfig
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps_per_epoch: int, epochs: int, batch_size: int) -> float:

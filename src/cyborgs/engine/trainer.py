@@ -18,11 +18,11 @@ from cyborgs.engine.callback import Callback
 from cyborgs.engine.checkpoint import Checkpoint, Checkpoints, load_networks
 from cyborgs.engine.clock import Clock
 from cyborgs.engine.contract import ADVICE, BatchSource, LossError, MicroBatch, Refresher, Stopped
-from cyborgs.engine.health.diagnosis import where_not_finite
+from cyborgs.engine.diagnosis import where_not_finite
 from cyborgs.engine.log import RunLog, Speed, duration
-from cyborgs.engine.memory import out_of_memory
 from cyborgs.engine.signals import Stop
 from cyborgs.errors import NotFiniteError, UserError
+from cyborgs.machine.memory import out_of_memory
 from cyborgs.structures import EpochPlan, StepSeed, StepWork
 
 

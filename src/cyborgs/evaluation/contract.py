@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cyborgs.evaluation.metrics.intervals import DRAWS, Interval, spread, weights
+from cyborgs.metrics.intervals import DRAWS, Interval, spread, weights
 
 
 class Data(Protocol):
@@ -46,7 +46,7 @@ class Context:
     workers: int = 0
     """Loader processes; the result does not depend on it."""
     cache: Path | None = None
-    """Folder of features of frozen networks (``evaluation/frozen/cache.py``); None: nothing is kept."""
+    """Folder of features of frozen networks (``features/cache.py``); None: nothing is kept."""
     memory: dict[str, Any] | None = None
     """What may stay in memory from one evaluation to the next, where several follow on one backbone; None: nothing."""
     out: Path | None = None

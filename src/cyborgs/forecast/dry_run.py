@@ -15,22 +15,22 @@ import torch
 
 from cyborgs import distributed
 from cyborgs.data.images import Images
-from cyborgs.engine.assemble import check_share
-from cyborgs.engine.build import build_method
 from cyborgs.engine.contract import Stopped
-from cyborgs.engine.devices import make_fabric
-from cyborgs.engine.fit import find_micro_batch
-from cyborgs.engine.machine import memory_bytes, this_machine
-from cyborgs.engine.needs import require_space, space_of, workload
-from cyborgs.engine.photos import scan_photos
-from cyborgs.engine.recipe import Recipe
-from cyborgs.engine.recipe_file import to_text
 from cyborgs.engine.signals import Stop
 from cyborgs.errors import UserError
 from cyborgs.forecast.prediction import forecast, tell
 from cyborgs.forecast.rehearsal import Rehearsal
 from cyborgs.forecast.suitability import advise, advise_cost
-from cyborgs.space import free_bytes, readable
+from cyborgs.machine.cores import memory_bytes, this_machine
+from cyborgs.machine.disk import free_bytes, readable
+from cyborgs.runs.assemble import check_share
+from cyborgs.runs.build import build_method
+from cyborgs.runs.devices import make_fabric
+from cyborgs.runs.memory_budget import require_space, space_of, workload
+from cyborgs.runs.micro_batch import find_micro_batch
+from cyborgs.runs.photos import scan_photos
+from cyborgs.runs.recipe import Recipe
+from cyborgs.runs.recipe_file import to_text
 
 
 def dry_run(recipe: Recipe, *, data: str | Path, out: str | Path, stream: TextIO | None = None) -> Iterator[str]:

@@ -14,9 +14,6 @@ import torch
 
 from cyborgs import distributed
 from cyborgs.data.images import Images
-from cyborgs.engine.build import build_source
-from cyborgs.engine.needs import held_bytes, mask_pixels
-from cyborgs.engine.recipe import Recipe
 from cyborgs.masks.felzenszwalb import Felzenszwalb
 from cyborgs.masks.generate import generate
 from cyborgs.masks.ground_truth import GroundTruth
@@ -26,6 +23,9 @@ from cyborgs.masks.static import is_found
 from cyborgs.masks.store import MaskStore
 from cyborgs.methods.config import CyborgsConfig
 from cyborgs.methods.method import Method
+from cyborgs.runs.build import build_source
+from cyborgs.runs.memory_budget import held_bytes, mask_pixels
+from cyborgs.runs.recipe import Recipe
 from cyborgs.structures import LabelMap
 
 Say = Callable[[str], None]

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cyborgs.engine.log import duration
-from cyborgs.engine.needs import Space, Workload, space
-from cyborgs.engine.recipe import Recipe
 from cyborgs.forecast.rehearsal import Measured
+from cyborgs.machine.disk import readable
 from cyborgs.methods.config import CyborgsConfig
-from cyborgs.space import readable
+from cyborgs.runs.memory_budget import Space, Workload, space
+from cyborgs.runs.recipe import Recipe
 
 
 @dataclass(frozen=True)

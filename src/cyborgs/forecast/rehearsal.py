@@ -21,24 +21,24 @@ from lightning_fabric import Fabric
 
 from cyborgs import distributed
 from cyborgs.data.images import Images
-from cyborgs.engine import recipe_file
-from cyborgs.engine.assemble import build_trainer
 from cyborgs.engine.backends import open_backend
-from cyborgs.engine.build import build_method
 from cyborgs.engine.callback import Callback
 from cyborgs.engine.checkpoint import Checkpoints
 from cyborgs.engine.log import RunLog
-from cyborgs.engine.memory import out_of_memory
-from cyborgs.engine.needs import Kind, held_bytes, workload
-from cyborgs.engine.recipe import Recipe
 from cyborgs.engine.signals import Stop
 from cyborgs.engine.trainer import Trainer
 from cyborgs.errors import UserError
 from cyborgs.forecast.generation_cost import clusters_at, measure_generation, spread
 from cyborgs.forecast.stopwatch import MOST_STEPS, Enough, Times, Watch
 from cyborgs.forecast.usage import peak_bytes
+from cyborgs.machine.memory import out_of_memory
 from cyborgs.methods.method import Method
 from cyborgs.models.weights import save_backbone
+from cyborgs.runs import recipe_file
+from cyborgs.runs.assemble import build_trainer
+from cyborgs.runs.build import build_method
+from cyborgs.runs.memory_budget import Kind, held_bytes, workload
+from cyborgs.runs.recipe import Recipe
 
 Say = Callable[[str], None]
 

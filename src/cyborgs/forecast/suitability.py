@@ -7,10 +7,10 @@ from typing import Final
 
 import numpy as np
 
-from cyborgs.engine.machine import Machine
-from cyborgs.engine.recipe import Recipe
 from cyborgs.engine.schedule import learning_rate, warmup_steps
+from cyborgs.machine.cores import Machine
 from cyborgs.methods.config import CyborgsConfig
+from cyborgs.runs.recipe import Recipe
 from cyborgs.structures import MAX_LABELS
 
 PAPER_REFRESH: Final = 184_800

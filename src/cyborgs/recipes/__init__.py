@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from cyborgs.engine.recipe import Recipe
 from cyborgs.recipes.cyborgs_coco import cyborgs_coco
 from cyborgs.recipes.demo import demo
 from cyborgs.recipes.small import small, small_byol
+from cyborgs.runs.recipe import Recipe
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "small": small,

@@ -1,7 +1,7 @@
 """The paper's run on COCO train2017 (Sections 3 and 4.1)."""
 
-from cyborgs.engine.recipe import Recipe
 from cyborgs.methods.config import CyborgsConfig
+from cyborgs.runs.recipe import Recipe
 
 
 def cyborgs_coco() -> Recipe:

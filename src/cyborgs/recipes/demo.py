@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from cyborgs.engine.recipe import Recipe
 from cyborgs.masks.config import MaskConfig
 from cyborgs.recipes.small import small, small_method
+from cyborgs.runs.recipe import Recipe
 from cyborgs.views.config import ViewSpec
 
 

@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 
-from cyborgs.engine.recipe import OptimizerConfig, Recipe
+from cyborgs.engine.optimizer_config import OptimizerConfig
 from cyborgs.masks.config import MaskConfig
 from cyborgs.methods.config import ByolConfig, CyborgsConfig
 from cyborgs.models.config import BackboneConfig
+from cyborgs.runs.recipe import Recipe
 from cyborgs.views.config import ViewSpec
 
 

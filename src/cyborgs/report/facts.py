@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from cyborgs.engine.log import duration
-from cyborgs.engine.recipe import Recipe
-from cyborgs.engine.recipe_file import differences, load
 from cyborgs.errors import UserError, printable
 from cyborgs.report.history import History, number
+from cyborgs.runs.recipe import Recipe
+from cyborgs.runs.recipe_file import differences, load
 
 SHOWN: Final = 100
 """Rows of a table, at most."""

@@ -10,9 +10,9 @@ from cyborgs.data.images import Images
 from cyborgs.data.listing import list_images
 from cyborgs.data.scan import scan
 from cyborgs.engine.log import moving
-from cyborgs.engine.recipe import Recipe
 from cyborgs.errors import UserError
 from cyborgs.report.render import Found, render
+from cyborgs.runs.recipe import Recipe
 
 
 def report(

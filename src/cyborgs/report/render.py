@@ -15,7 +15,6 @@ from markupsafe import Markup
 
 from cyborgs.data.decode import decode
 from cyborgs.data.palette import palette
-from cyborgs.engine.recipe import Recipe
 from cyborgs.errors import UserError, printable
 from cyborgs.files import write_bytes
 from cyborgs.report import facts
@@ -40,6 +39,7 @@ from cyborgs.report.pictures import (
     spread,
 )
 from cyborgs.report.summary import health_sentence, probe_rows, summary
+from cyborgs.runs.recipe import Recipe
 
 
 class Crop(Protocol):

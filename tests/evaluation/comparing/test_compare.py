@@ -164,8 +164,8 @@ def test_the_curve_of_a_run(tmp_path: Path) -> None:
     (run / "snapshots").mkdir(parents=True)
     with pytest.raises(UserError, match=r"recipe\.yaml is missing"):
         curve.snapshots_of(run)
-    from cyborgs.engine import recipe_file
     from cyborgs.recipes import RECIPES
+    from cyborgs.runs import recipe_file
 
     (run / "recipe.yaml").write_text(recipe_file.to_text(RECIPES["demo"]()))
     with pytest.raises(UserError, match="--snapshots"):

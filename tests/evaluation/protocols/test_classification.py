@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from cyborgs.engine.contract import LossError
 from cyborgs.errors import UserError
 from cyborgs.evaluation.contract import Context, Result
-from cyborgs.evaluation.finetune import Objective
 from cyborgs.evaluation.protocols import classification
 from cyborgs.evaluation.protocols.catalogue import ENTRIES
 from cyborgs.evaluation.protocols.classification import Classifier, Crops, Point, evaluate, open_data
 from cyborgs.evaluation.sets.classified import ClassifiedSet
 from cyborgs.evaluation.settings.photos import ClassificationSettings
-from cyborgs.evaluation.settings.training import FineTuneConfig
+from cyborgs.evaluation.training.config import FineTuneConfig
+from cyborgs.evaluation.training.finetune import Objective
 from tests.evaluation.protocols.contract import ProtocolContract, make_backbone, make_classes
 
 QUICK = FineTuneConfig(epochs=2, batch_size=6, checkpoint_every=2)

@@ -14,11 +14,11 @@ import torch.nn.functional as F
 
 from cyborgs.errors import UserError
 from cyborgs.evaluation.contract import Context
-from cyborgs.evaluation.linear_segmentation import cell_labels
-from cyborgs.evaluation.metrics.segmentation import class_scores, confusion, hungarian_scores, majority_scores
+from cyborgs.evaluation.dense.linear import cell_labels
 from cyborgs.evaluation.protocols import clustering
 from cyborgs.evaluation.protocols.clustering import ClusterCounts, Cropped
 from cyborgs.evaluation.settings.pixels import ClusteringSettings
+from cyborgs.metrics.segmentation import class_scores, confusion, hungarian_scores, majority_scores
 from cyborgs.models.backbone import Backbone
 from tests.evaluation.protocols.contract import ProtocolContract, make_backbone, make_pixels
 

@@ -10,12 +10,12 @@ import pytest
 
 from cyborgs.errors import UserError
 from cyborgs.evaluation.contract import Context
-from cyborgs.evaluation.judged import PixelCounts
-from cyborgs.evaluation.linear_segmentation import ProbeSettings, linear_segmentation
-from cyborgs.evaluation.metrics.segmentation import class_scores, miou_all_seen
-from cyborgs.evaluation.neighbours import compared_layers
+from cyborgs.evaluation.dense.linear import ProbeSettings, linear_segmentation
 from cyborgs.evaluation.protocols import dense_probe
 from cyborgs.evaluation.settings.pixels import DenseProbeSettings
+from cyborgs.features.neighbours import compared_layers
+from cyborgs.metrics.judged import PixelCounts
+from cyborgs.metrics.segmentation import class_scores, miou_all_seen
 from tests.evaluation.protocols.contract import ProtocolContract, make_backbone, make_pixels
 
 SETTINGS = DenseProbeSettings(epochs=2, min_steps=10)

@@ -14,16 +14,16 @@ import torch
 from cyborgs.engine.contract import Stopped
 from cyborgs.engine.signals import Stop
 from cyborgs.errors import UserError
-from cyborgs.evaluation import finetune
 from cyborgs.evaluation.contract import Context, Result
-from cyborgs.evaluation.fcn import run
-from cyborgs.evaluation.fcn.run import figures_of, inference
-from cyborgs.evaluation.metrics.segmentation import class_scores, confusion
+from cyborgs.evaluation.dense import run
+from cyborgs.evaluation.dense.run import figures_of, inference
 from cyborgs.evaluation.protocols import fcn, stuff_probe
 from cyborgs.evaluation.protocols.catalogue import ENTRIES
 from cyborgs.evaluation.protocols.protocol import module, settings_of
 from cyborgs.evaluation.settings.pixels import FcnSettings, StuffProbeSettings
-from cyborgs.evaluation.settings.training import FineTuneConfig
+from cyborgs.evaluation.training import finetune
+from cyborgs.evaluation.training.config import FineTuneConfig
+from cyborgs.metrics.segmentation import class_scores, confusion
 from tests.evaluation.protocols.contract import ProtocolContract, make_backbone, make_pixels, same
 
 TINY: dict[str, Any] = {

@@ -11,11 +11,11 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 
 from cyborgs.evaluation.contract import Context, Result
-from cyborgs.evaluation.frozen.cache import Extraction, extract
-from cyborgs.evaluation.frozen.transforms import Square
 from cyborgs.evaluation.protocols import knn
 from cyborgs.evaluation.sets.classified import ClassifiedData
 from cyborgs.evaluation.settings.photos import KnnSettings
+from cyborgs.features.cache import Extraction, extract
+from cyborgs.features.transforms import Square
 from tests.conftest import make_photos
 from tests.evaluation.protocols.contract import CLASSES, ProtocolContract, make_backbone, make_classes
 

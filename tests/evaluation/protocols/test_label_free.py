@@ -12,12 +12,12 @@ import torch
 
 from cyborgs.errors import UserError
 from cyborgs.evaluation.contract import Context
-from cyborgs.evaluation.frozen.cache import Extraction, extract
-from cyborgs.evaluation.frozen.colour_order import colour_doubt
-from cyborgs.evaluation.frozen.transforms import Drawn, Square
-from cyborgs.evaluation.judged import Pairs
+from cyborgs.evaluation.photos.colour_order import colour_doubt
 from cyborgs.evaluation.protocols import knn, label_free
 from cyborgs.evaluation.settings.photos import KnnSettings, LabelFreeSettings
+from cyborgs.features.cache import Extraction, extract
+from cyborgs.features.transforms import Drawn, Square
+from cyborgs.metrics.judged import Pairs
 from tests.conftest import make_photos
 from tests.evaluation.protocols.contract import ProtocolContract, make_backbone, make_classes
 
@@ -124,7 +124,7 @@ def test_colours_are_doubted_of_photos_that_are_judged(tmp_path: Path, monkeypat
     data = label_free.open_data(str(make_photos(tmp_path / "set", 4)), SETTINGS, 0)
     seen = []
     monkeypatch.setattr(
-        "cyborgs.evaluation.frozen.colour_order.colour_warning", lambda backbone, photos: seen.extend(photos)
+        "cyborgs.evaluation.photos.colour_order.colour_warning", lambda backbone, photos: seen.extend(photos)
     )
     colour_doubt(make_backbone(), data)
     assert [photo.shape for photo in seen] == [data.test.read(i).shape for i in range(4)]

@@ -13,11 +13,11 @@ from sklearn.linear_model import LogisticRegression
 
 from cyborgs.errors import UserError
 from cyborgs.evaluation.contract import Context
-from cyborgs.evaluation.frozen.cache import Extraction, extract
-from cyborgs.evaluation.frozen.transforms import Square
-from cyborgs.evaluation.labelled_batches import LabelledBatches
 from cyborgs.evaluation.protocols import linear_classification as protocol
 from cyborgs.evaluation.settings.photos import LinearClassificationSettings
+from cyborgs.evaluation.training.batches import LabelledBatches
+from cyborgs.features.cache import Extraction, extract
+from cyborgs.features.transforms import Square
 from tests.conftest import make_photos
 from tests.evaluation.protocols.contract import ProtocolContract, make_backbone, make_classes
 

@@ -15,11 +15,11 @@ from sklearn.svm import LinearSVC
 from cyborgs.data.decode import decode
 from cyborgs.errors import UserError
 from cyborgs.evaluation.contract import Context
-from cyborgs.evaluation.frozen import svm
-from cyborgs.evaluation.frozen.transforms import Square, Squash
+from cyborgs.evaluation.photos import svm
 from cyborgs.evaluation.protocols import voc07
 from cyborgs.evaluation.sets.voc_lists import CLASSES, VocData
 from cyborgs.evaluation.settings.photos import Voc07Settings
+from cyborgs.features.transforms import Square, Squash
 from tests.evaluation.protocols.contract import ProtocolContract, make_backbone
 from tests.evaluation.voc import KNOWN, make_voc
 

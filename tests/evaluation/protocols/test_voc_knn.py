@@ -13,13 +13,13 @@ from sklearn.neighbors import KNeighborsRegressor
 
 from cyborgs.errors import UserError
 from cyborgs.evaluation.contract import Context, Result
-from cyborgs.evaluation.frozen.cache import Extraction, extract
-from cyborgs.evaluation.frozen.transforms import Square
-from cyborgs.evaluation.frozen.voting import shares_of_votes
-from cyborgs.evaluation.metrics.average_precision import envelope_average_precision
+from cyborgs.evaluation.photos.voting import shares_of_votes
 from cyborgs.evaluation.protocols import voc_knn
 from cyborgs.evaluation.sets.voc_lists import CLASSES, VocData
 from cyborgs.evaluation.settings.photos import VocKnnSettings
+from cyborgs.features.cache import Extraction, extract
+from cyborgs.features.transforms import Square
+from cyborgs.metrics.average_precision import envelope_average_precision
 from tests.evaluation.protocols.contract import ProtocolContract, make_backbone
 from tests.evaluation.voc import KNOWN, make_voc
 

@@ -15,10 +15,10 @@ import xxhash
 from numpy.typing import NDArray
 
 from cyborgs.evaluation.contract import Context, Data
-from cyborgs.evaluation.metrics.intervals import weights
 from cyborgs.evaluation.protocols import protocol as protocols
 from cyborgs.evaluation.protocols.catalogue import Settings
 from cyborgs.files import make_folder, write_bytes
+from cyborgs.metrics.intervals import weights
 from cyborgs.models.backbone import Backbone
 from cyborgs.models.weights import weights_hash
 from cyborgs.sealed import sealed, unsealed

@@ -10,11 +10,11 @@ import numpy as np
 
 from cyborgs.errors import UserError
 from cyborgs.evaluation.comparing.cells import Cell, measure
-from cyborgs.evaluation.comparing.paired import Difference, difference, few_images, mean_over, span
 from cyborgs.evaluation.contract import Context, Data
-from cyborgs.evaluation.metrics.intervals import Interval
 from cyborgs.evaluation.protocols import protocol as protocols
 from cyborgs.evaluation.protocols.catalogue import Settings
+from cyborgs.metrics.intervals import Interval
+from cyborgs.metrics.paired import Difference, difference, few_images, mean_over, span
 from cyborgs.models.backbone import Backbone
 
 Open = Callable[[str, int], Backbone]

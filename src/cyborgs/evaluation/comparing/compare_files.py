@@ -11,9 +11,9 @@ from typing import Any, Final
 from cyborgs.errors import printable
 from cyborgs.evaluation.comparing.cells import chosen, plain
 from cyborgs.evaluation.comparing.compare import Compared, metric_name
-from cyborgs.evaluation.comparing.paired import span
 from cyborgs.evaluation.protocols.catalogue import Settings
 from cyborgs.files import make_folder, write_bytes
+from cyborgs.metrics.paired import span
 
 COLOURS: Final = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442", "#999999")
 """Okabe and Ito's, which colour-blind readers tell apart."""

@@ -11,19 +11,19 @@ from typing import Any
 
 import torch
 
-from cyborgs.engine import recipe_file
 from cyborgs.errors import UserError, printable
 from cyborgs.evaluation.comparing import compare_files, curve
 from cyborgs.evaluation.comparing.cells import Cell
 from cyborgs.evaluation.comparing.compare import Compared, compare, sentence
 from cyborgs.evaluation.contract import Context
-from cyborgs.evaluation.frozen.colour_order import colour_doubt
+from cyborgs.evaluation.photos.colour_order import colour_doubt
 from cyborgs.evaluation.protocols import protocol as protocol_module
 from cyborgs.evaluation.protocols.catalogue import Preset, Settings
 from cyborgs.evaluation.protocols.guess import guess_protocol
 from cyborgs.models.backbone import Backbone
 from cyborgs.models.config import BackboneConfig
 from cyborgs.models.named import open_named
+from cyborgs.runs import recipe_file
 
 CELLS = "cells"
 """Folder of finished cells below ``out``: the same command goes on."""

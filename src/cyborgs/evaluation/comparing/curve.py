@@ -15,10 +15,10 @@ from cyborgs.errors import UserError, printable
 from cyborgs.evaluation.comparing.cells import Cell, measure
 from cyborgs.evaluation.comparing.compare import metric_name
 from cyborgs.evaluation.comparing.compare_files import COLOURS, MARKS
-from cyborgs.evaluation.comparing.paired import mean_over, span
 from cyborgs.evaluation.contract import Context, Data
 from cyborgs.evaluation.protocols.catalogue import Settings
 from cyborgs.files import make_folder, write_bytes
+from cyborgs.metrics.paired import mean_over, span
 from cyborgs.models.backbone import Backbone
 from cyborgs.models.weights import load_backbone
 
@@ -64,7 +64,7 @@ def snapshots_of(run: Path) -> list[Snapshot]:
         )
     result = run / "backbone.safetensors"
     if result.is_file():
-        from cyborgs.engine import recipe_file
+        from cyborgs.runs import recipe_file
 
         epochs = recipe_file.load(run / "recipe.yaml").epochs
         found.setdefault(epochs, Snapshot(epochs, result))

@@ -12,21 +12,21 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cyborgs.engine import recipe_file
 from cyborgs.engine.log import moving
 from cyborgs.errors import UserError, printable
 from cyborgs.evaluation.comparing.cells import Cell, chosen, measure, plain
 from cyborgs.evaluation.comparing.compare import metric_name
 from cyborgs.evaluation.comparing.comparison import CELLS, FEATURES, Opener
-from cyborgs.evaluation.comparing.paired import Difference, difference, few_images, mean_over, span
 from cyborgs.evaluation.contract import Context
-from cyborgs.evaluation.frozen.colour_order import colour_doubt
-from cyborgs.evaluation.metrics.intervals import Interval
-from cyborgs.evaluation.monitored import processes
+from cyborgs.evaluation.photos.colour_order import colour_doubt
 from cyborgs.evaluation.protocols import protocol as protocols
 from cyborgs.evaluation.protocols.catalogue import Entry, Preset, Settings
 from cyborgs.files import make_folder, write_bytes
+from cyborgs.metrics.intervals import Interval
+from cyborgs.metrics.paired import Difference, difference, few_images, mean_over, span
 from cyborgs.models.weights import weights_hash
+from cyborgs.runs import recipe_file
+from cyborgs.runs.processes import launched
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def judge(
         Stopped: a training was, once its checkpoint was written.
     """
     backbone, data, out = str(backbone), str(data), None if out is None else Path(out)
-    if processes() > 1:
+    if launched() > 1:
         raise UserError("evaluations run in one process. Start this without torchrun.")
     if not 0 < share <= 1:
         raise UserError(f"--share: need a share of the training labels, above 0 to 1, got {share}.")

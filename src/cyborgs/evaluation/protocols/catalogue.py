@@ -21,7 +21,7 @@ from cyborgs.evaluation.settings.photos import (
     VocKnnSettings,
 )
 from cyborgs.evaluation.settings.pixels import ClusteringSettings, DenseProbeSettings, FcnSettings, StuffProbeSettings
-from cyborgs.evaluation.settings.training import FineTuneConfig
+from cyborgs.evaluation.training.config import FineTuneConfig
 
 Preset = Literal["paper", "small"]
 Settings = (

@@ -22,16 +22,16 @@ from torch import Tensor, nn
 from cyborgs.engine.contract import LossError
 from cyborgs.errors import NotFiniteError, UserError
 from cyborgs.evaluation.contract import Context, Result
-from cyborgs.evaluation.finetune import Objective, fine_tune
-from cyborgs.evaluation.frozen.cache import Extraction, extract
-from cyborgs.evaluation.frozen.transforms import Square, drawn_crop
-from cyborgs.evaluation.judged import Hits
-from cyborgs.evaluation.metrics.accuracy import by_class, ranks, top_k
 from cyborgs.evaluation.sets.class_lists import named
 from cyborgs.evaluation.sets.classified import ClassifiedData, ClassifiedSet, open_folders
 from cyborgs.evaluation.sets.splits import fingerprint, stratified
 from cyborgs.evaluation.settings.photos import ClassificationSettings
-from cyborgs.evaluation.settings.training import FineTuneConfig
+from cyborgs.evaluation.training.config import FineTuneConfig
+from cyborgs.evaluation.training.finetune import Objective, fine_tune
+from cyborgs.features.cache import Extraction, extract
+from cyborgs.features.transforms import Square, drawn_crop
+from cyborgs.metrics.accuracy import by_class, ranks, top_k
+from cyborgs.metrics.judged import Hits
 from cyborgs.models.weights import weights_hash
 from cyborgs.seeds import torch_generator
 

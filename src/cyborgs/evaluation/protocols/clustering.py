@@ -7,7 +7,7 @@ pixels are right. More: each cluster takes the class that most of its training p
 Beside it a linear probe on the same cells of unit length: a 1x1 convolution, cross-entropy, SGD 0.1 by half a cosine to 0,
 ``linear_epochs`` passes and no more, so that on few photos it stays far from converged. PiCIE says no more than that a
 linear layer is trained: the rate, momentum 0.9, no decay, 8 photos a step, and one target a cell of 8 pixels, the
-majority of its pixels, are ours (``evaluation/linear_segmentation.py``).
+majority of its pixels, are ours (``evaluation/dense/linear.py``).
 """
 
 from __future__ import annotations
@@ -24,13 +24,16 @@ from torch import Tensor
 
 from cyborgs.data.palette import nearest
 from cyborgs.errors import UserError
-from cyborgs.evaluation.clustering import cluster_cells, sample_cells
 from cyborgs.evaluation.contract import Context, Result
-from cyborgs.evaluation.features import JOINED, UInt8, frozen_maps, iterate_maps, join
-from cyborgs.evaluation.frozen.pooled import class_names, collapsed, counts_of
-from cyborgs.evaluation.frozen.transforms import centre, middle
-from cyborgs.evaluation.linear_segmentation import ProbeSettings, linear_segmentation
-from cyborgs.evaluation.metrics.segmentation import (
+from cyborgs.evaluation.dense.linear import ProbeSettings, linear_segmentation
+from cyborgs.evaluation.photos.pooled import class_names, collapsed, counts_of
+from cyborgs.evaluation.sets.labelled import LabelledPhotos
+from cyborgs.evaluation.sets.pixel_sets import PixelData, PixelSet, open_for
+from cyborgs.evaluation.settings.pixels import ClusteringSettings
+from cyborgs.features.clustering import cluster_cells, sample_cells
+from cyborgs.features.extraction import JOINED, UInt8, frozen_maps, iterate_maps, join
+from cyborgs.features.transforms import centre, middle
+from cyborgs.metrics.segmentation import (
     MajorityScore,
     SegmentationScore,
     confusion,
@@ -38,9 +41,6 @@ from cyborgs.evaluation.metrics.segmentation import (
     majority_scores,
     miou_all_seen,
 )
-from cyborgs.evaluation.sets.labelled import LabelledPhotos
-from cyborgs.evaluation.sets.pixel_sets import PixelData, PixelSet, open_for
-from cyborgs.evaluation.settings.pixels import ClusteringSettings
 from cyborgs.ops.enlarge import Enlarged
 from cyborgs.seeds import numpy_generator
 

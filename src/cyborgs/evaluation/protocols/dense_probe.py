@@ -1,4 +1,4 @@
-"""A 1x1 convolution on frozen, whitened maps, from photos with a class per pixel (``evaluation/linear_segmentation.py``).
+"""A 1x1 convolution on frozen, whitened maps, from photos with a class per pixel (``evaluation/dense/linear.py``).
 
 Not a published protocol: quick, and the same for every backbone.
 """
@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cyborgs.evaluation.contract import Context, Result
-from cyborgs.evaluation.features import FrozenMaps, frozen_maps
-from cyborgs.evaluation.frozen.pooled import class_names, counts_of
-from cyborgs.evaluation.judged import PixelCounts
-from cyborgs.evaluation.linear_segmentation import ProbeSettings, linear_segmentation
-from cyborgs.evaluation.metrics.segmentation import miou_all_seen
-from cyborgs.evaluation.neighbours import compared_layers
+from cyborgs.evaluation.dense.linear import ProbeSettings, linear_segmentation
+from cyborgs.evaluation.photos.pooled import class_names, counts_of
 from cyborgs.evaluation.sets.pixel_sets import PixelData, open_for
 from cyborgs.evaluation.settings.pixels import DenseProbeSettings
+from cyborgs.features.extraction import FrozenMaps, frozen_maps
+from cyborgs.features.neighbours import compared_layers
+from cyborgs.metrics.judged import PixelCounts
+from cyborgs.metrics.segmentation import miou_all_seen
 from cyborgs.models.weights import weights_hash
 
 if TYPE_CHECKING:

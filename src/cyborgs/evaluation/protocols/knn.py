@@ -13,14 +13,14 @@ import numpy as np
 import torch
 
 from cyborgs.evaluation.contract import Context, Result
-from cyborgs.evaluation.frozen.cache import Extraction, features_of
-from cyborgs.evaluation.frozen.label_free import label_free
-from cyborgs.evaluation.frozen.pooled import all_vote, class_shares, collapsed, counts_of, numbers_of, unknown_classes
-from cyborgs.evaluation.frozen.transforms import Square
-from cyborgs.evaluation.frozen.voting import nearest_rows, votes
-from cyborgs.evaluation.judged import Hits
+from cyborgs.evaluation.photos.label_free import label_free
+from cyborgs.evaluation.photos.pooled import all_vote, class_shares, collapsed, counts_of, numbers_of, unknown_classes
+from cyborgs.evaluation.photos.voting import nearest_rows, votes
 from cyborgs.evaluation.sets.classified import ClassifiedData, open_folders
 from cyborgs.evaluation.settings.photos import KnnSettings
+from cyborgs.features.cache import Extraction, features_of
+from cyborgs.features.transforms import Square
+from cyborgs.metrics.judged import Hits
 from cyborgs.ops.normalise import unit_rows
 
 if TYPE_CHECKING:

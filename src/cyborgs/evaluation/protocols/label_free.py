@@ -20,17 +20,17 @@ import torch
 from cyborgs.data.listing import list_images
 from cyborgs.errors import UserError
 from cyborgs.evaluation.contract import Context, Result
-from cyborgs.evaluation.features import UInt8
-from cyborgs.evaluation.frozen.cache import Extraction, features_of
-from cyborgs.evaluation.frozen.label_free import label_free
-from cyborgs.evaluation.frozen.pooled import collapsed
-from cyborgs.evaluation.frozen.transforms import Square
-from cyborgs.evaluation.judged import Pairs
-from cyborgs.evaluation.metrics.spread import closeness
+from cyborgs.evaluation.photos.label_free import label_free
+from cyborgs.evaluation.photos.pooled import collapsed
 from cyborgs.evaluation.sets.class_lists import must_exist
-from cyborgs.evaluation.sets.reading import read_photo
 from cyborgs.evaluation.sets.splits import fingerprint, first_of
 from cyborgs.evaluation.settings.photos import LabelFreeSettings
+from cyborgs.features.cache import Extraction, features_of
+from cyborgs.features.extraction import UInt8
+from cyborgs.features.reading import read_photo
+from cyborgs.features.transforms import Square
+from cyborgs.metrics.judged import Pairs
+from cyborgs.metrics.spread import closeness
 from cyborgs.ops.normalise import unit_rows
 
 if TYPE_CHECKING:

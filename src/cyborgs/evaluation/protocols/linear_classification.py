@@ -19,16 +19,16 @@ from torch import Tensor, nn
 
 from cyborgs.errors import NotFiniteError, UserError
 from cyborgs.evaluation.contract import Context, Result
-from cyborgs.evaluation.features import UInt8, frozen
-from cyborgs.evaluation.finetune import Objective, fine_tune
-from cyborgs.evaluation.frozen.cache import Extraction, features_of
-from cyborgs.evaluation.frozen.logistic import LogisticFit, fit_logistic
-from cyborgs.evaluation.frozen.pooled import class_shares, collapsed, counts_of, numbers_of, unknown_classes
-from cyborgs.evaluation.frozen.transforms import Square, drawn_crop
-from cyborgs.evaluation.judged import Hits
+from cyborgs.evaluation.photos.logistic import LogisticFit, fit_logistic
+from cyborgs.evaluation.photos.pooled import class_shares, collapsed, counts_of, numbers_of, unknown_classes
 from cyborgs.evaluation.sets.classified import ClassifiedData, ClassifiedSet, open_folders
 from cyborgs.evaluation.settings.photos import LinearClassificationSettings
-from cyborgs.evaluation.settings.training import FineTuneConfig
+from cyborgs.evaluation.training.config import FineTuneConfig
+from cyborgs.evaluation.training.finetune import Objective, fine_tune
+from cyborgs.features.cache import Extraction, features_of
+from cyborgs.features.extraction import UInt8, frozen
+from cyborgs.features.transforms import Square, drawn_crop
+from cyborgs.metrics.judged import Hits
 from cyborgs.models.weights import weights_hash
 from cyborgs.ops.normalise import unit_rows
 from cyborgs.seeds import torch_generator

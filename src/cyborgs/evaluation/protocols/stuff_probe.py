@@ -10,8 +10,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from cyborgs.evaluation.contract import Context, Result
-from cyborgs.evaluation.fcn.network import FrozenProbe
-from cyborgs.evaluation.fcn.run import trained_and_judged
+from cyborgs.evaluation.dense.network import FrozenProbe
+from cyborgs.evaluation.dense.run import trained_and_judged
 from cyborgs.evaluation.sets.pixel_sets import PixelData, open_for
 from cyborgs.evaluation.settings.pixels import StuffProbeSettings
 

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from cyborgs.engine.machine import usable_cores
 from cyborgs.errors import UserError
 from cyborgs.evaluation.contract import Context, Result
-from cyborgs.evaluation.frozen.cache import Extraction, Float32, features_of
-from cyborgs.evaluation.frozen.pooled import counts_of
-from cyborgs.evaluation.frozen.svm import ClassFit, fit_classes
-from cyborgs.evaluation.frozen.transforms import Square, Squash
-from cyborgs.evaluation.judged import Ranked
-from cyborgs.evaluation.metrics.average_precision import average_precision, envelope_average_precision
+from cyborgs.evaluation.photos.pooled import counts_of
+from cyborgs.evaluation.photos.svm import ClassFit, fit_classes
 from cyborgs.evaluation.sets.voc_lists import CLASSES, VocData, by_name, open_voc, without_test_images
 from cyborgs.evaluation.settings.photos import Voc07Settings
+from cyborgs.features.cache import Extraction, Float32, features_of
+from cyborgs.features.transforms import Square, Squash
+from cyborgs.machine.cores import usable_cores
+from cyborgs.metrics.average_precision import average_precision, envelope_average_precision
+from cyborgs.metrics.judged import Ranked
 
 if TYPE_CHECKING:
     from cyborgs.models.backbone import Backbone

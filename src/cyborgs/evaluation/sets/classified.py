@@ -16,8 +16,8 @@ from cyborgs.data.listing import list_images
 from cyborgs.errors import UserError
 from cyborgs.evaluation.sets.class_lists import lines, listed, must_exist
 from cyborgs.evaluation.sets.layout_names import TESTS, parts_of_layouts
-from cyborgs.evaluation.sets.reading import read_photo
 from cyborgs.evaluation.sets.splits import counted, fingerprint, stratified
+from cyborgs.features.reading import read_photo
 
 UInt8 = NDArray[np.uint8]
 _SHARE: Final = 60

@@ -27,9 +27,9 @@ from cyborgs.evaluation.sets.pixel_checks import (
 )
 from cyborgs.evaluation.sets.pixel_folder import Classes
 from cyborgs.evaluation.sets.pixel_layouts import LAYOUTS
-from cyborgs.evaluation.sets.reading import read_photo
 from cyborgs.evaluation.sets.splits import balanced_order, counted, fingerprint, first_of, part_of
 from cyborgs.evaluation.settings.pixels import LabelMapSettings
+from cyborgs.features.reading import read_photo
 
 UInt8 = NDArray[np.uint8]
 _SHARE: Final = 62

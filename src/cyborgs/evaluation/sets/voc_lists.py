@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from cyborgs.data.annotations.voc import CLASSES as WITH_BACKGROUND
 from cyborgs.errors import UserError
-from cyborgs.evaluation.sets.reading import read_photo
 from cyborgs.evaluation.sets.splits import balanced_order, fingerprint, first_of, part_of
+from cyborgs.features.reading import read_photo
 
 CLASSES: Final = tuple(WITH_BACKGROUND[1:])
 LISTS: Final = Path("ImageSets/Main")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cyborgs.evaluation.settings.training import FineTuneConfig, positive
+from cyborgs.evaluation.training.config import FineTuneConfig, positive
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cyborgs.evaluation.settings.training import FineTuneConfig, positive
+from cyborgs.evaluation.training.config import FineTuneConfig, positive
 
 
 def _within(settings: object, ranges: Mapping[str, tuple[float, float]]) -> None:

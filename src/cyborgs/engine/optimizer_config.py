@@ -1,0 +1,48 @@
+"""Settings of optimiser and learning rate. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Optimiser and learning rate."""
+
+    kind: Literal["lars", "sgd"] = "lars"
+    """LARS, or SGD with momentum."""
+    lr: float = 0.1
+    """Peak learning rate at a global batch of lr_batch; scaled linearly with the global batch."""
+    lr_batch: int = 64
+    """The global batch that lr is meant for."""
+    momentum: float = 0.9
+    """Momentum."""
+    weight_decay: float = 1.5e-6
+    """Weight decay, on parameters of two and more dimensions."""
+    trust: float = 0.001
+    """LARS's trust coefficient."""
+    warmup_epochs: float = 10.0
+    """Epochs of linear warm-up."""
+    warmup_fraction: float = 0.0
+    """Linear warm-up as a share of all steps; replaces warmup_epochs where it is above 0."""
+    warmup_start: float = 0.01
+    """The rate at step 0 over the peak rate."""
+    schedule: Literal["step", "cosine"] = "step"
+    """After the warm-up: x0.1 at the milestones, or a half cosine to 0."""
+    milestones: tuple[float, ...] = (0.96, 0.98)
+    """Shares of all epochs at which the rate falls to a tenth."""
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "lr_batch", "trust"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"optimizer.{name}: need a positive number, got {getattr(self, name)}")
+        for name in ("momentum", "weight_decay", "warmup_epochs"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"optimizer.{name}: need a number of at least 0, got {getattr(self, name)}")
+        if not 0 <= self.warmup_fraction < 1:
+            raise ValueError(f"optimizer.warmup_fraction: need 0 to below 1, got {self.warmup_fraction}")
+        if not 0 < self.warmup_start <= 1:
+            raise ValueError(f"optimizer.warmup_start: need above 0 to 1, got {self.warmup_start}")
+        if list(self.milestones) != sorted(self.milestones) or not all(0 < m <= 1 for m in self.milestones):
+            raise ValueError(f"optimizer.milestones: need rising shares from 0 to 1, got {self.milestones}")

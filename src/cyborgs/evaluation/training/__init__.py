@@ -1,0 +1,1 @@
+"""What protocols train, by the engine's loop."""

@@ -1,0 +1,1 @@
+"""Photos through a network: maps, clusters, neighbours, what is kept of them."""

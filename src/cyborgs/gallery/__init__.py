@@ -1,0 +1,1 @@
+"""Photos, clusters, CRF and truth side by side (Figure 4)."""

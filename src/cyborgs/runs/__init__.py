@@ -1,0 +1,1 @@
+"""The life of a run: recipe, folder, processes, photos, crash."""

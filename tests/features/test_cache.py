@@ -1,0 +1,196 @@
+"""Features of frozen networks: what they are, what they depend on, and when they are computed anew."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cyborgs.data.decode import UnreadableImage, decode
+from cyborgs.errors import NotFiniteError, UserError
+from cyborgs.features import cache as module
+from cyborgs.features.cache import Extraction, extract, features
+from cyborgs.features.transforms import Drawn, Square, Squash
+from cyborgs.models.backbone import Backbone
+from cyborgs.models.weights import weights_hash
+from tests.conftest import make_photos
+from tests.evaluation.protocols.contract import make_backbone
+
+
+@pytest.fixture
+def backbone() -> Backbone:
+    return make_backbone()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    return sorted(make_photos(tmp_path / "photos", 11).iterdir())
+
+
+def last(backbone: Backbone) -> str:
+    return backbone.layers[-1]
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    calls: list[int] = []
+    real = module.extract
+
+    def extract(backbone: Backbone, photos: list[Path], *rest: object, **more: object) -> object:
+        calls.append(len(photos))
+        return real(backbone, photos, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "extract", extract)
+    return calls
+
+
+@pytest.mark.parametrize("threads", [0, 3])
+def test_the_mean_of_the_map_of_each_photo_alone(backbone: Backbone, files: list[Path], threads: int) -> None:
+    layer = last(backbone)
+    found = extract(backbone, files, Extraction(layer, Square(32)), threads=threads)
+    assert found.shape == (11, backbone.widths[layer])
+    assert found.dtype == np.float32
+    assert backbone.training
+    backbone.eval()
+    for i, file in enumerate(files):
+        image = torch.from_numpy(Square(32)(decode(file.read_bytes(), "x"))).permute(2, 0, 1)[None]
+        with torch.no_grad():
+            map_ = backbone(backbone.normalise(image.contiguous()), [layer])[layer]
+        np.testing.assert_allclose(found[i], map_.double().mean(dim=(2, 3))[0].numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_photos_features_do_not_depend_on_its_neighbours(backbone: Backbone, files: list[Path]) -> None:
+    how = Extraction(last(backbone), Square(32))
+    whole = extract(backbone, files, how)
+    assert np.array_equal(extract(backbone, files[9:], how), whole[9:])
+    assert np.array_equal(extract(backbone, files[::-1], how)[::-1], whole)
+
+
+def test_windows(backbone: Backbone, files: list[Path]) -> None:
+    """6 x 6 windows of the 7 x 7 map: four, channel by channel; and at stride 16 nine of 8 x 8."""
+    layer = last(backbone)
+    image = torch.from_numpy(np.stack([Squash(224, 256)(decode(f.read_bytes(), "x")) for f in files[:2]]))
+    maps = copy.deepcopy(backbone).eval()(backbone.normalise(image.permute(0, 3, 1, 2).contiguous()), [layer])[layer]
+    assert maps.shape[2:] == (7, 7)
+    wanted = torch.stack([maps[:, :, y : y + 6, x : x + 6].mean((2, 3)) for y in (0, 1) for x in (0, 1)], 2).flatten(1)
+    found = extract(backbone, files[:2], Extraction(layer, Squash(224, 256), "windows"))
+    np.testing.assert_allclose(found, wanted.detach().numpy(), rtol=1e-4, atol=1e-5)
+    third = module._pool(torch.rand(2, 3, 14, 14), 16, "windows")
+    assert third.shape == (2, 27)
+    values = torch.rand(1, 1, 14, 14)
+    assert torch.allclose(module._pool(values, 16, "windows"), F.avg_pool2d(values, 8, 3).flatten(1))
+    assert module._pool(torch.rand(1, 4, 2, 3), 32, "windows").shape[1] % 4 == 0
+
+
+def test_kept_and_found_again(
+    backbone: Backbone, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = counted(monkeypatch)
+    how = Extraction(last(backbone), Square(32))
+    folder = tmp_path / "deep" / "cache"
+    ticks: list[tuple[int, int]] = []
+    first = features(backbone, files, how, cache=folder)
+    again = features(backbone.eval(), files, how, cache=folder, progress=lambda *a: ticks.append(a))
+    assert np.array_equal(first, again)
+    assert calls == [11]
+    assert ticks == [(11, 11)]
+    (file,) = folder.iterdir()
+    assert np.array_equal(np.load(file), first)
+    features(backbone, files, how)
+    features(backbone, files, how)
+    assert calls == [11, 11, 11]
+
+
+def test_anew_where_anything_differs(
+    backbone: Backbone, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = counted(monkeypatch)
+    how = Extraction(last(backbone), Square(32))
+    other = copy.deepcopy(backbone)
+    with torch.no_grad():
+        next(other.trunk.buffers()).add_(1e-3)  # a statistic of BatchNorm
+    other_colours = copy.deepcopy(backbone)
+    object.__setattr__(other_colours, "config", type(backbone.config)("timm:test_resnet", mean=(0.5, 0.5, 0.5)))
+    tries = [
+        (backbone, files, how),
+        (other, files, how),
+        (make_backbone(seed=1), files, how),
+        (other_colours, files, how),
+        (backbone, files[1:], how),
+        (backbone, files, Extraction(backbone.layers[0], Square(32))),
+        (backbone, files, Extraction(last(backbone), Square(40))),
+        (backbone, files, Extraction(last(backbone), Squash(32, 36))),
+        (backbone, files, Extraction(last(backbone), Drawn(32, 0))),
+        (backbone, files, Extraction(last(backbone), Drawn(32, 1))),
+        (backbone, files, Extraction(last(backbone), Square(32), "windows")),
+    ]
+    for _ in range(2):
+        for network, photos, extraction in tries:
+            features(network, photos, extraction, cache=tmp_path / "cache")
+    assert len(calls) == len(tries)
+    os.utime(files[3], ns=(1, 1))
+    features(backbone, files, how, cache=tmp_path / "cache")
+    assert len(calls) == len(tries) + 1
+
+
+def test_a_damaged_file_is_made_anew(
+    backbone: Backbone, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = counted(monkeypatch)
+    how = Extraction(last(backbone), Square(32))
+    said: list[str] = []
+    wanted = features(backbone, files, how, cache=tmp_path / "c")
+    (file,) = (tmp_path / "c").iterdir()
+    whole = file.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1
+    for content in (b"", whole[:100], whole[:-1], bytes(flipped)):
+        file.write_bytes(content)
+        assert np.array_equal(features(backbone, files, how, cache=tmp_path / "c", say=said.append), wanted)
+        assert file.read_bytes() == whole
+    assert len(calls) == 5
+    assert len(said) == 4
+    assert file.name in said[0]
+    assert [f.name for f in (tmp_path / "c").iterdir()] == [file.name]
+
+
+def test_bad_input(backbone: Backbone, files: list[Path], tmp_path: Path) -> None:
+    how = Extraction(last(backbone), Square(32))
+    with pytest.raises(UserError, match=r"gone\.png"):
+        features(backbone, [*files, tmp_path / "gone.png"], how, cache=tmp_path / "c")
+    with pytest.raises(UserError, match=r"gone\.png"):
+        extract(backbone, [*files, tmp_path / "gone.png"], how)
+    with pytest.raises(UserError, match="no layer 'layer9'"):
+        extract(backbone, files, Extraction("layer9", Square(32)))
+    files[9].write_bytes(b"no picture")
+    with pytest.raises(UnreadableImage, match="photo09"):
+        extract(backbone, files, how)
+    assert extract(backbone, [], how).shape == (0, backbone.widths[last(backbone)])
+
+
+def test_nan_names_the_photo(backbone: Backbone, files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    how = Extraction(last(backbone), Square(32))
+    real = module._pool
+
+    def broken(maps: torch.Tensor, *rest: object) -> torch.Tensor:
+        pooled = real(maps, *rest)  # type: ignore[arg-type]
+        calls.append(1)
+        if len(calls) == 2:
+            pooled[1, 3] = math.inf
+        return pooled
+
+    calls: list[int] = []
+    monkeypatch.setattr(module, "_pool", broken)
+    with pytest.raises(NotFiniteError, match=r"photo09\.png: .* holds NaN or infinity"):
+        extract(backbone, files, how)
+
+
+def test_hash_of_weights(backbone: Backbone) -> None:
+    assert weights_hash(backbone) == weights_hash(copy.deepcopy(backbone).eval())
+    assert weights_hash(backbone) != weights_hash(make_backbone(seed=1))
+    assert weights_hash(backbone) == weights_hash(backbone.to(memory_format=torch.channels_last))

@@ -1,0 +1,96 @@
+"""Maps of the gallery: cosines at full resolution against torch's own enlarging, the photos that are chosen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from cyborgs.data.images import Images
+from cyborgs.data.listing import list_images
+from cyborgs.data.scan import scan
+from cyborgs.errors import UserError
+from cyborgs.features.clustering import assign, cluster_images
+from cyborgs.features.extraction import join, layer_maps
+from cyborgs.gallery import rows as gallery
+from tests.features.fakes import FakeBackbone, blocks
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Images:
+    rng = np.random.default_rng(0)
+    for i in range(5):
+        cv2.imwrite(str(tmp_path / f"p{i}.png"), blocks(rng, cells=(3, 4 + i % 2))[0])
+    return Images.from_scan(scan(list_images(tmp_path), use_cache=False))
+
+
+def test_cosines_are_those_of_enlarged_features(photos: Images) -> None:
+    backbone, image = FakeBackbone(), photos.read(1)[:45, :70]
+    found = cluster_images(backbone, photos, layers=["layer2", "layer3"], k=3)
+    likeness = gallery.cosines(backbone, found, np.ascontiguousarray(image))
+    maps = layer_maps(backbone, [np.ascontiguousarray(image)], found.layers)
+    joined = join([maps[name][0] for name in found.layers])
+    large = torch.nn.functional.interpolate(joined[None].double(), image.shape[:2], mode="bilinear")[0]
+    unit = large / large.norm(dim=0)
+    expected = torch.einsum("kd,dhw->khw", found.centroids.double(), unit).numpy()
+    assert likeness.dtype == np.float32
+    assert np.abs(likeness - expected).max() < 1e-5
+    labels = assign(backbone, found, np.ascontiguousarray(image), full_resolution=True)
+    assert (likeness.argmax(0) == labels).mean() > 0.999
+
+
+def test_maps_of_the_shown_and_a_clustering_of_more(photos: Images) -> None:
+    seen: list[tuple[int, int]] = []
+    asked: list[tuple[int, ...]] = []
+
+    def refine(image: np.ndarray, likeness: np.ndarray) -> np.ndarray:
+        asked.append(likeness.shape)
+        return likeness.argmax(0).astype(np.uint8)
+
+    rows = gallery.gallery_maps(
+        FakeBackbone(), photos, [3, 0], layers=["layer2"], clusters=3, refine=refine, progress=lambda *a: seen.append(a)
+    )
+    assert [labels.shape for labels, _ in rows] == [photos.size(3), photos.size(0)]
+    assert asked == [(3, *photos.size(3)), (3, *photos.size(0))]
+    for labels, refined in rows:
+        assert (labels == refined).mean() > 0.999
+    assert seen[-1] == (7, 7)
+    expected = cluster_images(FakeBackbone(), photos, layers=["layer2"], k=3)
+    assert np.array_equal(rows[0][0], assign(FakeBackbone(), expected, photos.read(3), full_resolution=True))
+    alone = gallery.gallery_maps(FakeBackbone(), photos, [3], layers=["layer2"], clusters=3, fit=1)
+    assert alone[0][1] is None
+
+
+def test_fitted_photos() -> None:
+    assert gallery.fitted_photos(5, [3, 0], 256) == [0, 1, 2, 3, 4]
+    assert gallery.fitted_photos(100, [3, 0], 4) == [0, 1, 3, 99]
+    assert gallery.fitted_photos(100, [3, 0], 1) == [0, 3]
+    assert gallery.fitted_photos(3, [0, 1, 2], 9) == [0, 1, 2]
+    for fit in (2, 7, 50, 99, 100):
+        assert len(gallery.fitted_photos(100, [7, 50], fit)) == fit
+
+
+def test_chosen(photos: Images) -> None:
+    assert gallery.chosen(photos, (), 3) == [0, 2, 4]
+    assert gallery.chosen(photos, (), 99) == [0, 1, 2, 3, 4]
+    assert gallery.chosen(photos, ("p3.png", "p1.png"), 1) == [3, 1]
+    with pytest.raises(UserError, match=r"x.png is none of the 5 photos \(they are named p0.png"):
+        gallery.chosen(photos, ("x.png",), 1)
+    with pytest.raises(UserError, match="at least 1 photo"):
+        gallery.chosen(photos, (), 0)
+
+
+def test_the_refiner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gallery, "find_spec", lambda name: None)
+    refine, why = gallery.refiner()
+    assert refine is None
+    assert "extra crf" in why
+    monkeypatch.setattr(gallery, "refine", lambda image, likeness, config: (config.enabled, config.iterations))
+    monkeypatch.setattr(gallery, "find_spec", lambda name: object())
+    refine, why = gallery.refiner()
+    assert refine is not None
+    assert why == ""
+    assert refine(np.zeros((1, 1, 3), np.uint8), np.zeros((2, 1, 1), np.float32)) == (True, 10)
