@@ -22,7 +22,7 @@ from lightning_fabric import Fabric
 from cyborgs.engine.accumulate import Gradients
 from cyborgs.engine.optim import build_optimizer, parameter_groups
 from cyborgs.machine import memory
-from cyborgs.methods.config import CyborgsConfig
+from cyborgs.methods.cyborgs.settings import CyborgsConfig
 from cyborgs.models.config import BackboneConfig
 from cyborgs.runs.build import build_method
 from cyborgs.runs.micro_batch import made_up_batch

@@ -30,12 +30,12 @@ from cyborgs.data.scenes import write_scenes
 from cyborgs.forecast.prediction import forecast
 from cyborgs.forecast.rehearsal import Rehearsal
 from cyborgs.forecast.usage import own_bytes, peak_bytes
-from cyborgs.methods.config import CyborgsConfig
+from cyborgs.methods.cyborgs.settings import CyborgsConfig
 from cyborgs.recipes import RECIPES
 from cyborgs.runs.devices import make_fabric
-from cyborgs.runs.memory_budget import held_bytes, workload
 from cyborgs.runs.recipe import Recipe
 from cyborgs.runs.recipe_file import load, to_text
+from cyborgs.runs.workload import held_bytes, workload
 
 PHOTOS = {"small": 320, "paper": 40}
 

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 from cyborgs.engine.optim import LARS, parameter_groups
-from cyborgs.methods.config import CyborgsConfig
-from cyborgs.methods.cyborgs import Cyborgs
+from cyborgs.methods.cyborgs.method import Cyborgs
+from cyborgs.methods.cyborgs.settings import CyborgsConfig
 from cyborgs.models.config import BackboneConfig
 from cyborgs.runs.build import build_method
 from cyborgs.runs.recipe import Recipe

@@ -9,7 +9,7 @@ import torch
 
 from cyborgs.engine.optim import build_optimizer, parameter_groups
 from cyborgs.engine.schedule import learning_rate
-from cyborgs.methods.config import CyborgsConfig
+from cyborgs.methods.cyborgs.settings import CyborgsConfig
 from cyborgs.models.config import BackboneConfig
 from cyborgs.recipes import RECIPES
 from cyborgs.runs.build import build_method

@@ -18,7 +18,7 @@ T = TypeVar("T")
 _rehearsing = False
 
 
-class Elsewhere(UserError):
+class RemoteFailure(UserError):
     """What all processes do together failed in another one, which says why."""
 
     def __init__(self, rank: int) -> None:
@@ -141,13 +141,13 @@ def _flag(flag: bool) -> Tensor:
     return torch.full((1,), int(flag), device=device)
 
 
-def together(action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+def all_or_none(action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Do something on all processes, each its part; where it fails on one it raises on all, so that none waits for ever.
 
     The action itself must not wait for other processes.
 
     Raises:
-        Elsewhere: it failed, and not in this process. What fails in this one is raised as it is.
+        RemoteFailure: it failed, and not in this process. What fails in this one is raised as it is.
     """
     failure: Exception | None = None
     try:
@@ -159,15 +159,15 @@ def together(action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         if any(failed):
             first = failed.index(1)
             if failure is None:
-                raise Elsewhere(first)
+                raise RemoteFailure(first)
             if isinstance(failure, UserError):
-                failure.speaks = first == rank()
+                failure.reports_itself = first == rank()
     if failure is not None:
         raise failure
     return result
 
 
-def on_first(action: Callable[[], T], passing: tuple[type[Exception], ...] = (UserError,)) -> T:
+def run_on_rank_zero(action: Callable[[], T], passing: tuple[type[Exception], ...] = (UserError,)) -> T:
     """Do something on the first process alone, while the others wait; its result, on all of them.
 
     Args:
@@ -175,7 +175,7 @@ def on_first(action: Callable[[], T], passing: tuple[type[Exception], ...] = (Us
         passing: errors that the others raise too, as they are, which the first process tells of.
 
     Raises:
-        Elsewhere: it failed in another way, on all processes but the first, which raises what it was.
+        RemoteFailure: it failed in another way, on all processes but the first, which raises what it was.
     """
     if not is_distributed():
         return action()
@@ -190,7 +190,7 @@ def on_first(action: Callable[[], T], passing: tuple[type[Exception], ...] = (Us
     dist.broadcast_object_list(found, 0)
     done, result = found[0]
     if not done:
-        raise failure or (result if isinstance(result, Exception) else Elsewhere(0))
+        raise failure or (result if isinstance(result, Exception) else RemoteFailure(0))
     return result  # type: ignore[return-value]
 
 

@@ -33,7 +33,7 @@ class UserError(ValueError):
 
     code: int = 1
     """Exit code of a command that it ends (cli/exits.py has the table)."""
-    speaks: bool = False
+    reports_itself: bool = False
     """Of several processes this one alone may have it, and says it itself; otherwise the first speaks for all."""
 
 

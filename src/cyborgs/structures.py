@@ -20,7 +20,7 @@ MAX_LABELS = 256
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """What an epoch does. A pure function of the epoch: see ``methods/config.py``."""
+    """What an epoch does. A pure function of the epoch: see ``methods/settings.py``."""
 
     epoch: int
     refresh: tuple[str, ...]

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from cyborgs import distributed
 from cyborgs.engine.accumulate import Gradients
-from cyborgs.methods.config import ByolConfig, CyborgsConfig
-from cyborgs.methods.cyborgs import Cyborgs
+from cyborgs.methods.byol.settings import ByolConfig
+from cyborgs.methods.cyborgs.method import Cyborgs
+from cyborgs.methods.cyborgs.settings import CyborgsConfig
 from cyborgs.runs.build import build_method
 from cyborgs.runs.devices import make_fabric
 from cyborgs.seeds import derive

@@ -27,15 +27,15 @@ from cyborgs.forecast import generation_cost, rehearsal
 from cyborgs.forecast.dry_run import dry_run
 from cyborgs.forecast.rehearsal import Measured, Rehearsal
 from cyborgs.masks.config import MaskConfig
-from cyborgs.methods.config import CyborgsConfig
-from cyborgs.methods.cyborgs import Cyborgs
-from cyborgs.methods.prototypes import draw_clusters
-from cyborgs.runs import memory_budget as needs
+from cyborgs.methods.cyborgs.method import Cyborgs
+from cyborgs.methods.cyborgs.prototypes import draw_slice_clusters
+from cyborgs.methods.cyborgs.settings import CyborgsConfig
 from cyborgs.runs import recipe_file
+from cyborgs.runs import workload as needs
 from cyborgs.runs.devices import make_fabric
-from cyborgs.runs.memory_budget import workload
 from cyborgs.runs.pretrain import pretrain
 from cyborgs.runs.recipe import Recipe
+from cyborgs.runs.workload import workload
 from tests.conftest import make_photos, tiny_byol, tiny_recipe
 
 
@@ -134,14 +134,14 @@ def test_a_long_epoch_is_left_early(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_k_is_the_largest_for_memory_and_the_mean_for_time(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[int] = []
-    draw = draw_clusters
+    draw = draw_slice_clusters
 
     def noted(config: CyborgsConfig, *rest: object) -> int:
         drawn.append(config.clusters[0])
         assert config.clusters[0] == config.clusters[1]
         return draw(config, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("cyborgs.methods.cyborgs.draw_clusters", noted)
+    monkeypatch.setattr("cyborgs.methods.cyborgs.method.draw_slice_clusters", noted)
     groups: list[tuple[int, int]] = []
     build = generation_cost.build_source
 
@@ -192,7 +192,7 @@ def test_an_interruption_leaves_nothing(photos: Path, temporary: Path, monkeypat
         os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(Cyborgs, "after_step", interrupted)
-    monkeypatch.setattr("cyborgs.forecast.stopwatch.Watch.on_step", lambda self, trainer: None)
+    monkeypatch.setattr("cyborgs.forecast.stopwatch.StepTimer.on_step", lambda self, trainer: None)
     with pytest.raises(Stopped):
         measured(tiny_recipe(), photos)
     assert list(temporary.glob("cyborgs-*")) == []

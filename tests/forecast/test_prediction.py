@@ -8,8 +8,8 @@ import pytest
 
 from cyborgs.forecast.prediction import forecast, tell
 from cyborgs.forecast.rehearsal import Measured
-from cyborgs.forecast.stopwatch import Enough, Times, Watch
-from cyborgs.runs.memory_budget import Kind, workload
+from cyborgs.forecast.stopwatch import Enough, StepTimer, Times
+from cyborgs.runs.workload import Kind, workload
 from tests.conftest import tiny_byol, tiny_recipe
 
 WARMUP, CONTRAST, BOTH = (
@@ -97,7 +97,7 @@ def watched(monkeypatch: pytest.MonkeyPatch, durations: list[float], most: int, 
     """Times of an epoch whose steps take so long each, and how many of them were made."""
     now = [0.0]
     monkeypatch.setattr("cyborgs.forecast.stopwatch.time.perf_counter", lambda: now[0])
-    watch, trainer, made = Watch(most, burst, cuda=False), Steps(), 0
+    watch, trainer, made = StepTimer(most, burst, cuda=False), Steps(), 0
     watch.begin()
     with pytest.raises(Enough):  # noqa: PT012 - which step raises is what is asked
         for duration in durations:

@@ -12,7 +12,7 @@ import pytest
 from cyborgs.forecast.suitability import advise, advise_cost
 from cyborgs.machine.cores import Machine
 from cyborgs.masks.config import MaskConfig
-from cyborgs.methods.config import CyborgsConfig
+from cyborgs.methods.cyborgs.settings import CyborgsConfig
 from cyborgs.recipes import RECIPES
 from cyborgs.runs.recipe import Recipe
 from cyborgs.views.config import ViewSpec

@@ -25,7 +25,7 @@ from cyborgs.health.config import HealthConfig
 from cyborgs.health.guard import Health, SickRunError
 from cyborgs.masks.config import MaskConfig
 from cyborgs.masks.source import chunks
-from cyborgs.methods.config import ByolConfig
+from cyborgs.methods.byol.settings import ByolConfig
 from cyborgs.recipes.demo import demo
 from cyborgs.runs import assemble
 from cyborgs.runs.recipe import Recipe
@@ -440,7 +440,7 @@ def test_all_that_is_remembered_is_in_the_state(tmp_path: Path) -> None:
         first.on_log(Quiet(), EpochPlan(0, (), {"byol": 1.0}), figures | {"embed/rank_online": rank})  # type: ignore[arg-type]
     assert [line["health"] for line in said] == ["collapsed_embeddings"]
     state = first.state_dict()
-    assert {"norms", "ranks", "phase", "first", "recent", "seen", "courses"} == state.keys()
+    assert {"norms", "ranks", "phase", "first", "recent", "seen", "episodes"} == state.keys()
     assert all(state.values())
     second.load_state_dict(json.loads(json.dumps(state)))
     assert second.state_dict() == state

@@ -9,7 +9,7 @@ import pytest
 
 from cyborgs.health.advice import WORDS, over, sentence
 from cyborgs.health.config import HealthConfig
-from cyborgs.health.guard import Course, _advance
+from cyborgs.health.guard import Episode, _advance
 from cyborgs.health.symptoms import Circumstances, Memory, above, below, read_masks, read_step
 from cyborgs.structures import EpochPlan
 
@@ -56,15 +56,15 @@ def test_limits_leave_room_between_sick_and_well() -> None:
 
 
 def test_patience_and_hysteresis() -> None:
-    course = Course()
+    course = Episode()
     readings = [True, True, False, True, None, True, True, True, None, False, False, True, False, False, False, False]
     said = [(step, state) for step, r in enumerate(readings) if (state := _advance(course, [r], step, 3))]
     assert said == [(6, "begins"), (14, "ends")]
-    assert course == Course(sick=0, well=4, since=3, active=False)
+    assert course == Episode(sick=0, well=4, since=3, active=False)
 
 
 def test_any_figure_makes_sick_and_all_make_well() -> None:
-    course = Course()
+    course = Episode()
     assert _advance(course, [False, True], 1, 1) == "begins"
     assert _advance(course, [False, None], 2, 1) == ""
     assert _advance(course, [False, False], 3, 1) == "ends"

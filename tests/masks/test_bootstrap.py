@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cyborgs.masks import bootstrap
-from cyborgs.masks.bootstrap import Bootstrap, cap_short_side, draw_clusters, place
+from cyborgs.masks.bootstrap import Bootstrap, cap_short_side, draw_group_clusters, place
 from cyborgs.masks.source import MaskSource
 from cyborgs.seeds import derive
 from tests.masks.contract import SourceContract, random_images
@@ -33,18 +33,18 @@ class TestBootstrap(SourceContract):
 
 
 def test_all_k_occur_in_5000_draws():
-    drawn = [draw_clusters(seed=0, cycle=3, group=g, low=2, high=256) for g in range(5000)]
+    drawn = [draw_group_clusters(seed=0, cycle=3, group=g, low=2, high=256) for g in range(5000)]
     assert sorted(set(drawn)) == list(range(2, 257))
     assert np.mean(drawn) == pytest.approx(129, abs=4)  # 4 standard errors
 
 
 def test_k_depends_on_seed_cycle_and_group():
     def draws(seed: int, cycle: int) -> list[int]:
-        return [draw_clusters(seed, cycle, g, 2, 256) for g in range(20)]
+        return [draw_group_clusters(seed, cycle, g, 2, 256) for g in range(20)]
 
     assert draws(0, 0) == draws(0, 0)
     assert draws(0, 0) != draws(1, 0) != draws(0, 1)
-    assert draw_clusters(0, 0, 0, 9, 9) == 9
+    assert draw_group_clusters(0, 0, 0, 9, 9) == 9
 
 
 def test_groups_are_random_and_differ_between_cycles():
@@ -105,7 +105,7 @@ def test_labels_are_those_of_the_k_means(monkeypatch: pytest.MonkeyPatch):
     maps = source.label(images, seed=4, cycle=1, group=9)
     assert seen["shape"] == (48 + 45 + 48, 5)
     assert (seen["dtype"], seen["iterations"], seen["grad"]) == (torch.float32, 7, False)
-    assert seen["k"] == min(141, draw_clusters(4, 1, 9, 2, 256))
+    assert seen["k"] == min(141, draw_group_clusters(4, 1, 9, 2, 256))
     assert seen["seed"] == derive(4, "group", 1, 9, 1)
     expected = [features(torch.from_numpy(i).permute(2, 0, 1)[None])[0].flatten(1).T for i in images]
     assert torch.allclose(seen["x"], torch.cat(expected), atol=1e-5)

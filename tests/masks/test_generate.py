@@ -149,9 +149,9 @@ def test_two_processes_equal_one(tmp_path: Path):
     assert (first["plain"], second["plain"], first["alone"]) == ("True", "True", "True")
     assert first["progress"] == second["progress"] == "[(0, 5), (2, 5), (4, 5), (5, 5)]"
     assert (first["stop"], second["stop"]) == ("False", "False")
-    assert first["broken"] == "Elsewhere: process 1 of 2 failed; its own message says why."
+    assert first["broken"] == "RemoteFailure: process 1 of 2 failed; its own message says why."
     assert second["broken"].startswith("OSError: photo ")
-    assert (first["folder"], second["folder"]) == ("DiskError", "Elsewhere")
+    assert (first["folder"], second["folder"]) == ("DiskError", "RemoteFailure")
     assert first["left"] == second["left"] == "0 ['current.json', 'generation-0000']"
     for name in ("maps.bin", "manifest.json"):
         one, two = (tmp_path / n / "masks" / "generation-0000" / name for n in ("one", "two"))

@@ -325,7 +325,7 @@ def test_two_processes_equal_one(tmp_path: Path, whole: dict[str, bytes]):
     assert (first["stopped"], second["stopped"]) == ("stopped [0, 2]", "stopped [1, 3]")
     assert (first["resumed"], second["resumed"]) == ("resumed [4, 6]", "resumed [5]")
     assert first["broken"] == "OSError: photo 9 is gone"
-    assert second["broken"] == "Elsewhere: process 0 of 2 failed; its own message says why."
+    assert second["broken"] == "RemoteFailure: process 0 of 2 failed; its own message says why."
     # The first process made by itself what it could not see.
     assert (first["apart"], second["apart"]) == ("made [0, 2, 4, 6, 1, 3, 5]", "made [1, 3, 5]")
     for name in ("two", "again", "half", "apart"):

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from cyborgs.errors import UserError
-from cyborgs.methods.config import CyborgsConfig
-from cyborgs.methods.cyborgs import Cyborgs
+from cyborgs.methods.cyborgs.method import Cyborgs
+from cyborgs.methods.cyborgs.settings import CyborgsConfig
 from cyborgs.runs.build import Features, build_method
 from cyborgs.structures import EpochPlan, StepSeed, View
 from cyborgs.views.config import ViewSpec
@@ -80,7 +80,7 @@ def test_the_warm_up_goes_no_further_than_the_clustered_layer() -> None:
 
 
 def test_k_is_fixed_in_the_warm_up_and_drawn_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
-    import cyborgs.methods.prototypes as module
+    import cyborgs.methods.cyborgs.prototypes as module
 
     drawn: list[int] = []
     real = module.spherical_kmeans

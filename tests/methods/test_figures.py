@@ -64,7 +64,8 @@ def test_clusters_by_numpy() -> None:
 
 @pytest.mark.parametrize("recipe", [tiny_recipe(), tiny_byol()], ids=["cyborgs", "byol"])
 def test_figures_that_cost_are_of_logged_steps_alone(recipe, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
-    from cyborgs.methods import byol, cyborgs
+    from cyborgs.methods.byol import method as byol
+    from cyborgs.methods.cyborgs import method as cyborgs
 
     calls: list[str] = []
     for module in (byol, cyborgs):

@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from cyborgs.methods.config import ByolConfig, CyborgsConfig, epochs_from_steps
+from cyborgs.methods.byol.settings import ByolConfig
+from cyborgs.methods.cyborgs.settings import CyborgsConfig
+from cyborgs.methods.settings import epochs_from_steps
 from cyborgs.structures import EpochPlan
 
 PAPER = CyborgsConfig()

@@ -13,7 +13,7 @@ import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 from cyborgs import distributed
-from cyborgs.methods.cyborgs import Cyborgs
+from cyborgs.methods.cyborgs.method import Cyborgs
 from cyborgs.runs.build import build_method
 from cyborgs.structures import Batch, EpochPlan, StepSeed, StepWork, View
 from cyborgs.views.config import ViewSpec

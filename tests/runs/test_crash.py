@@ -16,7 +16,7 @@ from cyborgs.engine.contract import Stopped
 from cyborgs.engine.trainer import Trainer
 from cyborgs.errors import UserError
 from cyborgs.runs import recipe_file
-from cyborgs.runs.crash import Watch, is_ours, report_of
+from cyborgs.runs.crash import CrashReporter, is_ours, report_of
 from cyborgs.runs.pretrain import pretrain
 from tests.conftest import tiny_byol, tiny_recipe
 from tests.runs.test_pretrain import run
@@ -121,7 +121,7 @@ def test_a_loader_that_fails_names_the_batch(
 def test_the_terminal_shows_three_lines(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("cyborgs.methods.byol.Byol.training_step", boom)
+    monkeypatch.setattr("cyborgs.methods.byol.method.Byol.training_step", boom)
     (tmp_path / "tiny.yaml").write_text(recipe_file.to_text(tiny_byol()))
     argv = ["pretrain", str(tmp_path / "tiny.yaml"), "--data", str(photos), "--out", str(tmp_path / "run")]
     monkeypatch.setattr("sys.argv", ["cyborgs", *argv])
@@ -154,7 +154,7 @@ def test_the_terminal_shows_three_lines(
 )
 def test_whose_fault_it_is(error: BaseException, ours: bool, tmp_path: Path) -> None:
     assert is_ours(error) is ours
-    with pytest.raises(type(error)), Watch(tmp_path / "run").over():
+    with pytest.raises(type(error)), CrashReporter(tmp_path / "run").over():
         raise error
     assert (tmp_path / "run" / "crash.txt").exists() is ours
     assert (report_of(error) is not None) is ours
@@ -162,14 +162,14 @@ def test_whose_fault_it_is(error: BaseException, ours: bool, tmp_path: Path) -> 
 
 def test_each_process_writes_its_own(tmp_path: Path) -> None:
     for rank in (0, 1, 1):
-        with pytest.raises(RuntimeError), Watch(tmp_path, rank).over():
+        with pytest.raises(RuntimeError), CrashReporter(tmp_path, rank).over():
             raise RuntimeError
     assert sorted(p.name for p in tmp_path.iterdir()) == ["crash-rank1-2.txt", "crash-rank1.txt", "crash.txt"]
 
 
 def test_what_cannot_be_written_does_not_hide_the_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(RuntimeError, match="the first") as caught, Watch(tmp_path / "file" / "run").over():
+    with pytest.raises(RuntimeError, match="the first") as caught, CrashReporter(tmp_path / "file" / "run").over():
         raise RuntimeError("the first")
     report = report_of(caught.value)
     assert report is not None

@@ -25,8 +25,8 @@ from cyborgs.masks.static import default_cache
 from cyborgs.masks.store import MaskStore
 from cyborgs.runs import recipe_file
 from cyborgs.runs.build import build_method, build_source
-from cyborgs.runs.memory_budget import generation_bytes, held_bytes
 from cyborgs.runs.recipe import Recipe
+from cyborgs.runs.workload import generation_bytes, held_bytes
 from tests.conftest import tiny_recipe
 from tests.masks.test_ground_truth import FakeTruth
 from tests.runs.test_pretrain import DieAt, StopAt, results, run

@@ -21,13 +21,13 @@ from cyborgs.data.scan import scan
 from cyborgs.engine.contract import Stopped
 from cyborgs.errors import UserError
 from cyborgs.machine import memory
-from cyborgs.methods.cyborgs import Cyborgs
+from cyborgs.methods.cyborgs.method import Cyborgs
 from cyborgs.models.backbone import Backbone
 from cyborgs.runs import micro_batch as fit
 from cyborgs.runs import recipe_file
 from cyborgs.runs.build import Features, build_method
 from cyborgs.runs.devices import make_fabric
-from cyborgs.runs.micro_batch import dearest_plans, find_micro_batch, made_up_batch, micro_batches
+from cyborgs.runs.micro_batch import find_micro_batch, made_up_batch, micro_batches, most_expensive_plans
 from cyborgs.runs.recipe import Recipe
 from cyborgs.structures import StepSeed
 from tests.conftest import make_photos, tiny_byol, tiny_recipe
@@ -103,20 +103,20 @@ def test_sizes_divide_the_share_and_are_whole_slices() -> None:
 def test_the_dearest_steps_are_tried() -> None:
     def losses(**changes: Any) -> list[set[str]]:
         recipe = tiny_recipe()
-        return [set(p.losses) for p in dearest_plans(replace(recipe, method=replace(recipe.method, **changes)))]
+        return [set(p.losses) for p in most_expensive_plans(replace(recipe, method=replace(recipe.method, **changes)))]
 
     assert losses() == [{"contrast", "cluster"}]
     assert losses(cluster_every=0) == [{"cluster"}, {"contrast"}]
     method = build_method(tiny_recipe()).train()
     batch = made_up_batch(tiny_recipe(batch_size=4).views, 4)
-    figures = method.training_step(batch, dearest_plans(tiny_recipe())[0], StepSeed(0, 0, 0)).metrics
+    figures = method.training_step(batch, most_expensive_plans(tiny_recipe())[0], StepSeed(0, 0, 0)).metrics
     assert figures["contrast/regions"] == 4  # all cells of the grid
     assert figures["contrast/matched"] == 4 / 16
 
 
 def test_the_largest_k_and_nothing_else_is_drawn(photos: Path, monkeypatch: Patch) -> None:
     import cyborgs.masks.bootstrap as masks
-    import cyborgs.methods.prototypes as step
+    import cyborgs.methods.cyborgs.prototypes as step
 
     drawn: dict[str, set[int]] = {"step": set(), "masks": set()}
     for name, module in (("step", step), ("masks", masks)):

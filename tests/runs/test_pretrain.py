@@ -18,7 +18,7 @@ from cyborgs.engine.log import TIMES
 from cyborgs.engine.trainer import Trainer
 from cyborgs.errors import UserError
 from cyborgs.masks.store import MaskStore
-from cyborgs.methods.config import ByolConfig
+from cyborgs.methods.byol.settings import ByolConfig
 from cyborgs.models.weights import load_backbone
 from cyborgs.runs.pretrain import pretrain
 from cyborgs.runs.recipe import Recipe

@@ -19,10 +19,10 @@ from cyborgs.data.decode import UnreadableImage
 from cyborgs.data.images import Images
 from cyborgs.engine.checkpoint import Checkpoints
 from cyborgs.errors import UserError
-from cyborgs.methods.config import CyborgsConfig
+from cyborgs.methods.cyborgs.settings import CyborgsConfig
 from cyborgs.runs import pretrain as run
 from cyborgs.runs import processes as peers
-from cyborgs.runs.processes import Layout, Peer
+from cyborgs.runs.processes import Peer, ProcessLayout
 from cyborgs.runs.recipe import Recipe
 from tests.conftest import make_photos, tiny_recipe
 from tests.runs.launch import CONTEXT, Ended, launch
@@ -58,11 +58,11 @@ def at(rank: int, where: str, victim: int, what: Callable[[], Any]) -> None:
     if rank != victim:
         return
 
-    def at_step(self: Layout, trainer: Any) -> None:
+    def at_step(self: ProcessLayout, trainer: Any) -> None:
         if trainer.progress.step == 2:
             what()
 
-    def at_refresh(self: Layout, trainer: Any, name: str, done: int, total: int) -> None:
+    def at_refresh(self: ProcessLayout, trainer: Any, name: str, done: int, total: int) -> None:
         if done:
             what()
 
@@ -78,9 +78,9 @@ def at(rank: int, where: str, victim: int, what: Callable[[], Any]) -> None:
     if where == "scan":
         run.scan_photos = lambda *_: what()  # type: ignore[assignment]
     elif where == "step":
-        Layout.on_step = at_step  # type: ignore[method-assign]
+        ProcessLayout.on_step = at_step  # type: ignore[method-assign]
     elif where == "refresh":
-        Layout.on_refresh = at_refresh  # type: ignore[method-assign]
+        ProcessLayout.on_refresh = at_refresh  # type: ignore[method-assign]
     elif where == "save":
         Checkpoints.save = at_save  # type: ignore[assignment]
     else:

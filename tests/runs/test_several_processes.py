@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cyborgs.methods.config import CyborgsConfig
+from cyborgs.methods.cyborgs.settings import CyborgsConfig
 from cyborgs.runs import recipe_file
 from cyborgs.runs.recipe import Recipe
 from tests.conftest import tiny_recipe

@@ -17,7 +17,7 @@ from scipy.optimize import linear_sum_assignment
 from cyborgs.data.scenes import write_scenes
 from cyborgs.masks.bootstrap import Bootstrap
 from cyborgs.masks.store import MaskStore
-from cyborgs.methods.config import CyborgsConfig
+from cyborgs.methods.cyborgs.settings import CyborgsConfig
 from cyborgs.runs import recipe_file
 from cyborgs.runs.recipe import Recipe
 from cyborgs.views.config import ViewSpec
@@ -200,6 +200,6 @@ def test_micro_batches_are_told_of(photos: Path, tmp_path: Path) -> None:
 
 def stop_after_one_step(rank: int) -> None:
     """As from code, on all processes."""
-    from cyborgs.runs.processes import Layout
+    from cyborgs.runs.processes import ProcessLayout
 
-    Layout.on_step = lambda self, trainer: trainer.stop()  # type: ignore[method-assign]
+    ProcessLayout.on_step = lambda self, trainer: trainer.stop()  # type: ignore[method-assign]

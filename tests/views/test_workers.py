@@ -80,7 +80,7 @@ def test_a_killed_worker_is_named_with_its_picture(
     error = until_lost(loader(0))
     for text in (*said, images.name(bad)):
         assert text in str(error)
-    assert error.speaks
+    assert error.reports_itself
     assert signal.getsignal(signal.SIGCHLD) == before
 
 

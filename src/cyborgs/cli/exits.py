@@ -64,7 +64,7 @@ def of_error(argv: Sequence[str], error: Exception) -> int:
         print(f"{command}: {report.what}\n{report.where}\n{place}: {going_on(argv)}", file=sys.stderr)
         return FAULT
     if isinstance(error, UserError):
-        tell(f"{command}: {error}", error.speaks)
+        tell(f"{command}: {error}", error.reports_itself)
         return error.code
     if isinstance(error, OSError):
         where = f"{printable(str(error.filename))}: " if error.filename else ""

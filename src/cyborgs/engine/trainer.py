@@ -161,7 +161,7 @@ class Trainer:
         """
         self._check_weights()
         with self.clock.during("saving"):
-            distributed.on_first(self._write)
+            distributed.run_on_rank_zero(self._write)
 
     def _write(self) -> None:
         state = {
@@ -253,7 +253,7 @@ class Trainer:
             values = self._gradients(micro_batches, plan, seed, logged)
         except NotFiniteError as error:
             failure = LossError(self._features_not_finite(works, error))
-            failure.speaks = True  # maybe of this process's photos alone
+            failure.reports_itself = True  # maybe of this process's photos alone
             raise failure from error
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
@@ -262,7 +262,7 @@ class Trainer:
                 f"memory ran out at step {self.progress.step}: {error}. "
                 "Start a new run with another --out and --micro-batch auto, or a smaller --views.size."
             )
-            short.speaks = True
+            short.reports_itself = True
             raise short from error
         if logged:
             grads = [p.grad for p in self.trainable.parameters() if p.grad is not None]

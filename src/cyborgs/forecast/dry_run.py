@@ -26,11 +26,11 @@ from cyborgs.machine.disk import free_bytes, readable
 from cyborgs.runs.assemble import check_share
 from cyborgs.runs.build import build_method
 from cyborgs.runs.devices import make_fabric
-from cyborgs.runs.memory_budget import require_space, space_of, workload
 from cyborgs.runs.micro_batch import find_micro_batch
 from cyborgs.runs.photos import scan_photos
 from cyborgs.runs.recipe import Recipe
 from cyborgs.runs.recipe_file import to_text
+from cyborgs.runs.workload import require_space, space_of, workload
 
 
 def dry_run(recipe: Recipe, *, data: str | Path, out: str | Path, stream: TextIO | None = None) -> Iterator[str]:
@@ -49,7 +49,7 @@ def dry_run(recipe: Recipe, *, data: str | Path, out: str | Path, stream: TextIO
     stop = Stop()
     with stop.listening():
         images = Images.from_scan(
-            distributed.on_first(partial(scan_photos, data, recipe, stream, stop), (UserError, Stopped))
+            distributed.run_on_rank_zero(partial(scan_photos, data, recipe, stream, stop), (UserError, Stopped))
         )
     resolved = recipe.resolved(len(images))
     check_share(resolved, distributed.world_size())

@@ -21,11 +21,11 @@ from cyborgs.masks.selective_search import SelectiveSearch
 from cyborgs.masks.source import CHUNK, MaskSource, chunks, cores, in_threads
 from cyborgs.masks.static import is_found
 from cyborgs.masks.store import MaskStore
-from cyborgs.methods.config import CyborgsConfig
+from cyborgs.methods.cyborgs.settings import CyborgsConfig
 from cyborgs.methods.method import Method
 from cyborgs.runs.build import build_source
-from cyborgs.runs.memory_budget import held_bytes, mask_pixels
 from cyborgs.runs.recipe import Recipe
+from cyborgs.runs.workload import held_bytes, mask_pixels
 from cyborgs.structures import LabelMap
 
 Say = Callable[[str], None]
@@ -106,7 +106,7 @@ def _measure_colours(
     """
     say("measuring masks")
     total, world = len(images), distributed.world_size()
-    found = isinstance(source, Felzenszwalb | SelectiveSearch) and distributed.on_first(
+    found = isinstance(source, Felzenszwalb | SelectiveSearch) and distributed.run_on_rank_zero(
         lambda: is_found(source, images)
     )
     # As many as keep all cores busy for a while: each process labels its group by itself.

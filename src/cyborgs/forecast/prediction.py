@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from cyborgs.engine.log import duration
 from cyborgs.forecast.rehearsal import Measured
 from cyborgs.machine.disk import readable
-from cyborgs.methods.config import CyborgsConfig
-from cyborgs.runs.memory_budget import Space, Workload, space
+from cyborgs.methods.cyborgs.settings import CyborgsConfig
 from cyborgs.runs.recipe import Recipe
+from cyborgs.runs.workload import Space, Workload, space
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from cyborgs.engine.signals import Stop
 from cyborgs.engine.trainer import Trainer
 from cyborgs.errors import UserError
 from cyborgs.forecast.generation_cost import clusters_at, measure_generation, spread
-from cyborgs.forecast.stopwatch import MOST_STEPS, Enough, Times, Watch
+from cyborgs.forecast.stopwatch import MOST_STEPS, Enough, StepTimer, Times
 from cyborgs.forecast.usage import peak_bytes
 from cyborgs.machine.memory import out_of_memory
 from cyborgs.methods.method import Method
@@ -37,8 +37,8 @@ from cyborgs.models.weights import save_backbone
 from cyborgs.runs import recipe_file
 from cyborgs.runs.assemble import build_trainer
 from cyborgs.runs.build import build_method
-from cyborgs.runs.memory_budget import Kind, held_bytes, workload
 from cyborgs.runs.recipe import Recipe
+from cyborgs.runs.workload import Kind, held_bytes, workload
 
 Say = Callable[[str], None]
 
@@ -117,7 +117,7 @@ class Rehearsal:
         begun = time.perf_counter()
         method = build_method(recipe, distributed.world_size(), self.fabric.device.type)
         quiet = replace(recipe, log_every=NEVER, checkpoint_every=NEVER, optimizer=replace(recipe.optimizer, lr=1e-9))
-        watch = Watch(most, burst, self.cuda)
+        watch = StepTimer(most, burst, self.cuda)
         checkpoints = Checkpoints(folder / "checkpoints", 1)
         main = self.fabric.is_global_zero
         logger = recipe.logger if main and recipe.logger == "tensorboard" else "none"  # the others are services
@@ -166,7 +166,9 @@ class Rehearsal:
             device=torch.cuda.max_memory_reserved() if self.cuda else 0,
         )
 
-    def _epoch(self, trainer: Trainer, watch: Watch, epoch: int, most: int, method: Method, *, largest: bool) -> None:
+    def _epoch(
+        self, trainer: Trainer, watch: StepTimer, epoch: int, most: int, method: Method, *, largest: bool
+    ) -> None:
         """The first steps of an epoch, until the watch has enough."""
         watch.most = most
         trainer.progress.step = epoch * trainer.steps_per_epoch

@@ -43,7 +43,7 @@ class Enough(Exception):
 
 
 @final
-class Watch(Callback):
+class StepTimer(Callback):
     """Times the steps of an epoch and ends it when they are enough: plain ones, then one that is logged."""
 
     def __init__(self, most: int, burst: int, cuda: bool) -> None:

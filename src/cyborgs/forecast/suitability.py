@@ -9,7 +9,7 @@ import numpy as np
 
 from cyborgs.engine.schedule import learning_rate, warmup_steps
 from cyborgs.machine.cores import Machine
-from cyborgs.methods.config import CyborgsConfig
+from cyborgs.methods.cyborgs.settings import CyborgsConfig
 from cyborgs.runs.recipe import Recipe
 from cyborgs.structures import MAX_LABELS
 

@@ -21,7 +21,7 @@ from cyborgs.looking.of_run import backbone_of
 from cyborgs.masks.bootstrap import cap_short_side
 from cyborgs.masks.config import CrfConfig
 from cyborgs.masks.crf import refine
-from cyborgs.methods.config import CyborgsConfig
+from cyborgs.methods.cyborgs.settings import CyborgsConfig
 from cyborgs.models.named import open_named
 from cyborgs.ops.enlarge import Enlarged
 from cyborgs.quality.of_masks import truth_map, truth_of

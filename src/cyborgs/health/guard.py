@@ -22,11 +22,12 @@ from cyborgs.health.advice import over, sentence
 from cyborgs.health.config import HealthConfig
 from cyborgs.health.symptoms import Circumstances, Memory, Reading, above, read_masks, read_step
 from cyborgs.health.vitals import dead_share, update_ratio
-from cyborgs.masks.bootstrap import draw_clusters, draw_groups
+from cyborgs.masks.bootstrap import draw_group_clusters, draw_groups
 from cyborgs.masks.config import MaskConfig
 from cyborgs.masks.statistics import mask_figures
 from cyborgs.masks.store import MaskStore
-from cyborgs.methods.config import CyborgsConfig, MethodConfig
+from cyborgs.methods.cyborgs.settings import CyborgsConfig
+from cyborgs.methods.settings import MethodConfig
 from cyborgs.structures import EpochPlan, StepWork
 
 
@@ -35,7 +36,7 @@ class SickRunError(UserError):
 
 
 @dataclass
-class Course:
+class Episode:
     """How one sickness goes."""
 
     sick: int = 0
@@ -94,18 +95,18 @@ class Health(Callback):
             one_region=masks.source == "whole",
         )
         self._memory = Memory()
-        self._courses: dict[str, Course] = {}
-        self._loader = Course()
+        self._episodes: dict[str, Episode] = {}
+        self._loader = Episode()
         self._first_bad: Tensor | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """Courses and memory: what was said is not said again."""
-        return {"courses": {name: asdict(course) for name, course in self._courses.items()}, **asdict(self._memory)}
+        return {"episodes": {name: asdict(episode) for name, episode in self._episodes.items()}, **asdict(self._memory)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on judging as if nothing had happened."""
         rest = dict(state)
-        self._courses = {name: Course(**course) for name, course in rest.pop("courses").items()}
+        self._episodes = {name: Episode(**episode) for name, episode in rest.pop("episodes").items()}
         self._memory = Memory(**rest)
 
     def on_gradients(
@@ -143,7 +144,7 @@ class Health(Callback):
         gradient: float,
         in_loss: bool,
     ) -> None:
-        if self._course("not_finite").active:
+        if self._episode("not_finite").active:
             return
         assert self._first_bad is not None
         step = trainer.progress.step + 1
@@ -153,7 +154,7 @@ class Health(Callback):
         text = f"{figure} is {value} at step {first} (epoch {plan.epoch}): {where}. {ADVICE}"
         if self.config.not_finite == "stop":
             raise LossError(text)
-        self._course("not_finite").active = True
+        self._episode("not_finite").active = True
         self._event(trainer, plan.epoch, "not_finite", "begins", text, figure, str(value), step)
 
     def measure(self, trainer: Trainer, plan: EpochPlan, numbers: Mapping[str, float]) -> Mapping[str, float]:
@@ -187,12 +188,12 @@ class Health(Callback):
 
     def on_step(self, trainer: Trainer) -> None:
         """Stop where a sickness goes on that is to stop the run."""
-        courses = {**self._courses, "starved_loader": self._loader}
-        for name, course in courses.items():
-            if course.active and getattr(self.config, name) == "stop":
+        episodes = {**self._episodes, "starved_loader": self._loader}
+        for name, episode in episodes.items():
+            if episode.active and getattr(self.config, name) == "stop":
                 trainer.save()
                 raise SickRunError(
-                    f"Stopped at step {trainer.progress.step}, a checkpoint is written: {name} since step {course.since} "
+                    f"Stopped at step {trainer.progress.step}, a checkpoint is written: {name} since step {episode.since} "
                     f"(health.{name} is 'stop'; the sentence above says what to do). To go on nevertheless: --resume "
                     f"--health.{name.replace('_', '-')} warn."
                 )
@@ -209,7 +210,7 @@ class Health(Callback):
 
         def clusters(group: int) -> int:
             assert isinstance(config, CyborgsConfig)
-            return draw_clusters(seed, cycle, group, *config.clusters)
+            return draw_group_clusters(seed, cycle, group, *config.clusters)
 
         figures = mask_figures(
             draw_groups(seed, cycle, self._count, self.masks.group_size),
@@ -223,8 +224,8 @@ class Health(Callback):
             before.close()
         return figures
 
-    def _course(self, name: str) -> Course:
-        return self._courses.setdefault(name, Course())
+    def _episode(self, name: str) -> Episode:
+        return self._episodes.setdefault(name, Episode())
 
     def _judge(self, trainer: Trainer, epoch: int, readings: Iterable[Reading], patience: int) -> None:
         by_name: dict[str, list[Reading]] = {}
@@ -233,11 +234,11 @@ class Health(Callback):
         for name, own in by_name.items():
             if getattr(self.config, name) == "ignore":
                 continue
-            course = self._course(name)
+            episode = self._episode(name)
             reading = next((r for r in own if r.sick), own[0])
-            state = _advance(course, [r.sick for r in own], trainer.progress.step, patience)
+            state = _advance(episode, [r.sick for r in own], trainer.progress.step, patience)
             if state:
-                words = sentence(name, reading.figure, reading.value, course.since)
+                words = sentence(name, reading.figure, reading.value, episode.since)
                 if state == "ends":
                     words = over(name, reading.figure, reading.value, trainer.progress.step)
                 self._event(trainer, epoch, name, state, words, reading.figure, reading.value)
@@ -278,17 +279,17 @@ def looking_is_free(device: torch.device) -> bool:
     return device.type == "cpu" and not distributed.is_distributed()
 
 
-def _advance(course: Course, sick: Sequence[bool | None], step: int, patience: int) -> str:
+def _advance(episode: Episode, sick: Sequence[bool | None], step: int, patience: int) -> str:
     """Take in one reading, of one or several figures; ``begins``, ``ends`` or nothing."""
     if any(sick):
-        course.since = course.since if course.sick or course.active else step
-        course.sick, course.well = course.sick + 1, 0
-        if course.sick >= patience and not course.active:
-            course.active = True
+        episode.since = episode.since if episode.sick or episode.active else step
+        episode.sick, episode.well = episode.sick + 1, 0
+        if episode.sick >= patience and not episode.active:
+            episode.active = True
             return "begins"
     elif not any(reading is None for reading in sick):
-        course.sick, course.well = 0, course.well + 1
-        if course.well >= patience and course.active:
-            course.active = False
+        episode.sick, episode.well = 0, episode.well + 1
+        if episode.well >= patience and episode.active:
+            episode.active = False
             return "ends"
     return ""

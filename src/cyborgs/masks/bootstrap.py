@@ -34,7 +34,7 @@ def draw_groups(seed: int, cycle: int, count: int, size: int) -> list[np.ndarray
     return [order[start : start + size] for start in range(0, count, size)]
 
 
-def draw_clusters(seed: int, cycle: int, group: int, low: int, high: int) -> int:
+def draw_group_clusters(seed: int, cycle: int, group: int, low: int, high: int) -> int:
     """K ~ U{low..high} of a group of bootstrapping."""
     return int(numpy_generator(seed, "group", cycle, group).integers(low, high, endpoint=True))
 
@@ -143,7 +143,7 @@ class Bootstrap:
         parts, sizes = self._feature_maps(prepared)
         counts = [h * w for h, w in sizes]
         rows = _move_together(parts, counts)
-        k = min(draw_clusters(seed, cycle, group, *self.clusters), len(rows))
+        k = min(draw_group_clusters(seed, cycle, group, *self.clusters), len(rows))
         # The last coordinate sets the initial centroids apart from the draw of K.
         start = derive(seed, "group", cycle, group, 1)
         labels, centroids = spherical_kmeans(rows, k, iterations=self.iterations, seed=start)

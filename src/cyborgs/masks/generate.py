@@ -62,7 +62,7 @@ def generate(
         False where it was stopped: then the store is as before.
 
     Raises:
-        Elsewhere: another process failed. What fails in this one is raised as it is.
+        RemoteFailure: another process failed. What fails in this one is raised as it is.
     """
     writer = _open_writer(path, generation, len(images), manifest)
 
@@ -84,9 +84,9 @@ def generate(
             threads=threads,
         )
         if finished:
-            distributed.together(writer.close)
-            distributed.together(writer.publish if writer.rank == 0 else _nothing)
-    except Exception:  # on all processes, see distributed.together
+            distributed.all_or_none(writer.close)
+            distributed.all_or_none(writer.publish if writer.rank == 0 else _nothing)
+    except Exception:  # on all processes, see distributed.all_or_none
         _discard(writer)
         raise
     if not finished:
@@ -151,9 +151,9 @@ def label_groups(
         if own:
             decoder.start(own[0][1])
         for turn in range(-(-len(groups) // world)):
-            if distributed.all_any(distributed.together(ask, turn * world)):
+            if distributed.all_any(distributed.all_or_none(ask, turn * world)):
                 return False
-            distributed.together(work, turn)
+            distributed.all_or_none(work, turn)
     if progress is not None:
         progress(total, total)
     return True
@@ -166,8 +166,8 @@ def _open_writer(path: str | Path, generation: int, count: int, manifest: Mappin
     def make() -> GenerationWriter:
         return GenerationWriter(path, generation, count, rank, manifest)
 
-    first = distributed.together(make) if rank == 0 else distributed.together(_nothing)
-    return distributed.together(lambda: first or make())
+    first = distributed.all_or_none(make) if rank == 0 else distributed.all_or_none(_nothing)
+    return distributed.all_or_none(lambda: first or make())
 
 
 def _discard(writer: GenerationWriter) -> None:

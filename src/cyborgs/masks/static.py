@@ -33,8 +33,8 @@ from cyborgs import distributed
 from cyborgs.data.store import RecordStore, RecordWriter, StoreError
 from cyborgs.errors import DiskError
 from cyborgs.files import disk_error, make_folder, write_bytes
+from cyborgs.masks.folder import pack
 from cyborgs.masks.generate import ReadableImages, generate, label_groups
-from cyborgs.masks.layout import pack
 from cyborgs.masks.source import FixedSource
 from cyborgs.masks.store import KIND, GenerationWriter
 from cyborgs.sealed import sealed
@@ -136,10 +136,10 @@ def fixed_generation(
     groups: Groups = list(enumerate(source.groups(len(images), 0, 0)))
 
     def missing() -> Groups:
-        return distributed.on_first(lambda: [one for one in groups if not _intact(folder, source, *one)])
+        return distributed.run_on_rank_zero(lambda: [one for one in groups if not _intact(folder, source, *one)])
 
     def publish() -> None:
-        distributed.on_first(lambda: _publish(folder, groups, path, generation, len(images), manifest))
+        distributed.run_on_rank_zero(lambda: _publish(folder, groups, path, generation, len(images), manifest))
 
     left = missing()
     if not left:
@@ -172,7 +172,7 @@ def fixed_generation(
     with _alone(folder, stopped, say) as held:
         if not held:
             return Outcome("stopped", folder)
-        distributed.on_first(lambda: write_bytes(folder / "what.json", sealed(description(source, images))))
+        distributed.run_on_rank_zero(lambda: write_bytes(folder / "what.json", sealed(description(source, images))))
         left = missing()
         how: Literal["found", "resumed", "made"] = "made" if len(left) == len(groups) else "resumed"
         how = how if left else "found"
@@ -259,7 +259,7 @@ def _alone(folder: Path, stopped: Callable[[], bool] | None, say: Callable[[str]
         return True
 
     told = False
-    while not distributed.on_first(take):
+    while not distributed.run_on_rank_zero(take):
         if say is not None and not told:
             say(f"masks: another run is making the same ({folder}); waiting for it")
             told = True

@@ -28,7 +28,7 @@ import numpy as np
 
 from cyborgs.data.store import RecordStore, RecordWriter, StoreError
 from cyborgs.files import cleared, discard, listed, make_folder, rename, sync_folder, try_remove, unlink, write_bytes
-from cyborgs.masks.layout import (
+from cyborgs.masks.folder import (
     complete,
     current_of,
     folder_of,

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from cyborgs.methods.config import MethodConfig
+from cyborgs.methods.settings import MethodConfig
 from cyborgs.models.backbone import Backbone
 from cyborgs.structures import Batch, EpochPlan, StepOutput, StepSeed, StepWork
 

@@ -16,7 +16,7 @@ from PIL import Image
 from cyborgs.data.images import Images
 from cyborgs.data.store import StoreError
 from cyborgs.errors import UserError
-from cyborgs.masks.layout import masks_folder
+from cyborgs.masks.folder import masks_folder
 from cyborgs.masks.store import MaskStore
 
 Ids = Literal["dataset", "group", "photo", "unknown"]

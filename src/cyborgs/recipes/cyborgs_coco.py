@@ -1,6 +1,6 @@
 """The paper's run on COCO train2017 (Sections 3 and 4.1)."""
 
-from cyborgs.methods.config import CyborgsConfig
+from cyborgs.methods.cyborgs.settings import CyborgsConfig
 from cyborgs.runs.recipe import Recipe
 
 

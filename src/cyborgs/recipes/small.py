@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from cyborgs.engine.optimizer_config import OptimizerConfig
 from cyborgs.masks.config import MaskConfig
-from cyborgs.methods.config import ByolConfig, CyborgsConfig
+from cyborgs.methods.byol.settings import ByolConfig
+from cyborgs.methods.cyborgs.settings import CyborgsConfig
 from cyborgs.models.config import BackboneConfig
 from cyborgs.runs.recipe import Recipe
 from cyborgs.views.config import ViewSpec

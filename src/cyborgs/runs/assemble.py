@@ -84,10 +84,12 @@ def build_trainer(
         world=world,
         open_masks=partial(MaskStore, out / "masks"),
     )
-    distributed.together(batches.check, int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if world > 1 else 1)
+    distributed.all_or_none(batches.check, int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if world > 1 else 1)
 
     fixed = recipe.masks.source != "bootstrap"
-    source = None if fixed and masks_made else distributed.together(build_source, recipe, method, fabric.device, images)
+    source = (
+        None if fixed and masks_made else distributed.all_or_none(build_source, recipe, method, fabric.device, images)
+    )
     if isinstance(source, GroundTruth):
         _tell_missing(source, images, log)
 

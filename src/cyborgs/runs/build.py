@@ -15,9 +15,10 @@ from cyborgs.masks.ground_truth import GroundTruth, digest_of
 from cyborgs.masks.selective_search import SelectiveSearch
 from cyborgs.masks.source import MaskSource
 from cyborgs.masks.whole import Whole
-from cyborgs.methods.byol import Byol
-from cyborgs.methods.config import ByolConfig, CyborgsConfig
-from cyborgs.methods.cyborgs import Cyborgs
+from cyborgs.methods.byol.method import Byol
+from cyborgs.methods.byol.settings import ByolConfig
+from cyborgs.methods.cyborgs.method import Cyborgs
+from cyborgs.methods.cyborgs.settings import CyborgsConfig
 from cyborgs.methods.method import Method
 from cyborgs.models.backbone import Backbone
 from cyborgs.models.batchnorm import convert_batchnorm

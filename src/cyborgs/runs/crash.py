@@ -46,7 +46,7 @@ class Report:
 
 
 def report_of(error: BaseException) -> Report | None:
-    """What ``Watch`` told of this error; None where it wrote nothing about it."""
+    """What ``CrashReporter`` told of this error; None where it wrote nothing about it."""
     report = getattr(error, "cyborgs_report", None)
     return report if isinstance(report, Report) else None
 
@@ -59,7 +59,7 @@ def is_ours(error: BaseException) -> bool:
 
 
 @final
-class Watch:
+class CrashReporter:
     """Stands beside a run; what is known of it is told as it becomes known.
 
     Args:

@@ -20,7 +20,7 @@ from cyborgs.engine.accumulate import Gradients
 from cyborgs.engine.optim import build_optimizer, parameter_groups
 from cyborgs.errors import UserError
 from cyborgs.machine import memory
-from cyborgs.methods.config import CyborgsConfig
+from cyborgs.methods.cyborgs.settings import CyborgsConfig
 from cyborgs.methods.method import Method
 from cyborgs.runs.build import build_source
 from cyborgs.runs.recipe import Recipe
@@ -84,7 +84,7 @@ def micro_batches(recipe: Recipe, share: int) -> list[int]:
     return [size for size in range(share, least - 1, -unit) if share % size == 0 and size % unit == 0]
 
 
-def dearest_plans(recipe: Recipe) -> list[EpochPlan]:
+def most_expensive_plans(recipe: Recipe) -> list[EpochPlan]:
     """Of the run's kinds of epochs those whose losses are no part of another kind's."""
     plans = {frozenset(plan.losses): plan for plan in map(recipe.method.plan, range(recipe.epochs))}
     return [plan for losses, plan in plans.items() if not any(losses < others for others in plans)]
@@ -145,7 +145,7 @@ class _Trial:
         self.method = method
         self.recipe = recipe
         self.share = share
-        self.plans = dearest_plans(recipe)
+        self.plans = most_expensive_plans(recipe)
         groups = parameter_groups(method, recipe.optimizer.weight_decay)
         module, self.optimizer = fabric.setup(method, build_optimizer(recipe.optimizer, groups, 0.0))
         self.gradients = Gradients(fabric, module, method, recipe.negatives)

@@ -29,15 +29,15 @@ from cyborgs.models.weights import load_backbone, save_backbone
 from cyborgs.runs import recipe_file
 from cyborgs.runs.assemble import build_trainer, check_share
 from cyborgs.runs.build import build_method
-from cyborgs.runs.crash import Watch
+from cyborgs.runs.crash import CrashReporter
 from cyborgs.runs.devices import make_fabric
 from cyborgs.runs.folder import agree, begin, locked, prepare_folder
-from cyborgs.runs.memory_budget import require_space, space_of
 from cyborgs.runs.micro_batch import find_micro_batch
 from cyborgs.runs.photos import scan_photos
-from cyborgs.runs.processes import Layout, Peers
+from cyborgs.runs.processes import Peers, ProcessLayout
 from cyborgs.runs.recipe import Recipe
 from cyborgs.runs.snapshots import Snapshots
+from cyborgs.runs.workload import require_space, space_of
 
 RESULT = "backbone.safetensors"
 
@@ -91,7 +91,7 @@ def pretrain(
         Exception: what else fails is a fault of ours, and ``crash.txt`` in the run's folder says what was known.
     """
     data, out = Path(data), Path(out)
-    stop, watch = Stop(), Watch(out, process_number())
+    stop, watch = Stop(), CrashReporter(out, process_number())
     with watch.over(), stop.listening():
         fabric = make_fabric(recipe)
         with Peers().watched(lambda: _go_on(out)), ExitStack() as stack:
@@ -101,7 +101,7 @@ def pretrain(
                 stack.enter_context(locked(out, True))
                 return begun
 
-            begun = distributed.on_first(take_folder)
+            begun = distributed.run_on_rank_zero(take_folder)
             return _pretrain(fabric, recipe, data, out, resume, begun, callbacks, stream, stop, watch)
 
 
@@ -125,16 +125,16 @@ def _pretrain(
     callbacks: Sequence[Callback],
     stream: TextIO | None,
     stop: Stop,
-    watch: Watch,
+    watch: CrashReporter,
 ) -> Run:
     main = fabric.is_global_zero
     checkpoints = Checkpoints(out / "checkpoints", recipe.keep_checkpoints)
-    checkpoint = distributed.together(checkpoints.load) if begun else None
+    checkpoint = distributed.all_or_none(checkpoints.load) if begun else None
     resumed = checkpoint is not None
     length = checkpoint.state["metrics_bytes"] if checkpoint else 0
     # TensorBoard hides events from this step on; that of the checkpoint's own step is written already.
     next_step = checkpoint.state["progress"]["step"] + 1 if checkpoint else 0
-    found = distributed.on_first(partial(scan_photos, data, recipe, stream, stop), (UserError, Stopped))
+    found = distributed.run_on_rank_zero(partial(scan_photos, data, recipe, stream, stop), (UserError, Stopped))
     recipe = replace(recipe.resolved(len(found.images)), masks=recipe.masks.located())
     watch.recipe = recipe
     if begun and recipe.micro_batch == "auto":
@@ -142,20 +142,20 @@ def _pretrain(
     check_share(recipe, distributed.world_size())
     images = watch.images = Images.from_scan(found)
     if begun:
-        distributed.on_first(partial(agree, recipe, images, out))
+        distributed.run_on_rank_zero(partial(agree, recipe, images, out))
     # A checkpoint holds the weights: the file they once came from is not needed again.
     built = replace(recipe, backbone=replace(recipe.backbone, init="")) if resumed else recipe
-    method = distributed.together(build_method, built, distributed.world_size(), fabric.device.type)
-    distributed.on_first(lambda: require_space(out, space_of(recipe, method, images)))
+    method = distributed.all_or_none(build_method, built, distributed.world_size(), fabric.device.type)
+    distributed.run_on_rank_zero(lambda: require_space(out, space_of(recipe, method, images)))
     logger = recipe.logger if main else "none"
-    backend = distributed.together(open_backend, logger, out, next_step, recipe_file.to_dict(recipe))
+    backend = distributed.all_or_none(open_backend, logger, out, next_step, recipe_file.to_dict(recipe))
     with RunLog(out if main else None, length=length, backend=backend, stream=stream) as log:
         if recipe.micro_batch == "auto":
             recipe = replace(recipe, micro_batch=find_micro_batch(fabric, method, recipe, images))
             log.say(f"micro_batch: {recipe.micro_batch} images of a process fit in memory at once.")
         assert recipe.micro_batch != "auto"
         watch.recipe = recipe
-        layout = Layout(log, recipe.batch_size, recipe.micro_batch)
+        layout = ProcessLayout(log, recipe.batch_size, recipe.micro_batch)
         health = Health(
             recipe.health,
             recipe.method,
@@ -191,7 +191,7 @@ def _pretrain(
 
         if recipe.micro_batch and not resumed:
             log.write({"step": 0, "epoch": 0, "micro_batch": recipe.micro_batch})
-        distributed.on_first(begin_run)
+        distributed.run_on_rank_zero(begin_run)
         log.say(f"{len(images)} photos, {len(found.skipped)} skipped; {trainer.steps_per_epoch} steps an epoch.")
         trainer.fit()
 
@@ -200,7 +200,7 @@ def _pretrain(
                 prune(out / "masks", recipe.masks.keep_generations)
             save_backbone(method.backbone, out / RESULT, recipe_file.for_result(recipe))
 
-        distributed.on_first(finish)
+        distributed.run_on_rank_zero(finish)
         log.say(f"{out / RESULT} is written.")
         if found.skipped:
             log.say(f"{len(found.skipped)} files were skipped; {out / 'skipped.csv'} says which and why.")

@@ -28,7 +28,7 @@ _CONNECTION = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pi
 class PeerLost(UserError):
     """Another process of the run is gone: which, where that can be known, and how to go on."""
 
-    speaks = True
+    reports_itself = True
 
 
 def launched() -> int:
@@ -131,7 +131,7 @@ class Peers:
 
 
 @final
-class Layout(Callback):
+class ProcessLayout(Callback):
     """Keeps in the checkpoint among how many processes the batch was divided, and says what a change means.
 
     Args:

@@ -10,7 +10,8 @@ from tyro.conf import Suppress
 from cyborgs.engine.optimizer_config import OptimizerConfig
 from cyborgs.health.config import HealthConfig
 from cyborgs.masks.config import MaskConfig
-from cyborgs.methods.config import CyborgsConfig, MethodConfig
+from cyborgs.methods.cyborgs.settings import CyborgsConfig
+from cyborgs.methods.settings import MethodConfig
 from cyborgs.models.config import BackboneConfig
 from cyborgs.runs.monitor_config import MonitorConfig
 from cyborgs.views.config import ViewSpec

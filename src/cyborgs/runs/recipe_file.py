@@ -15,7 +15,8 @@ import yaml
 from cattrs.v import format_exception
 
 from cyborgs.errors import UserError
-from cyborgs.methods.config import CONFIGS, MethodConfig
+from cyborgs.methods.registry import CONFIGS
+from cyborgs.methods.settings import MethodConfig
 from cyborgs.runs import strict
 from cyborgs.runs.recipe import Recipe
 

@@ -16,7 +16,7 @@ from cyborgs.errors import UserError, printable
 from cyborgs.files import make_folder
 from cyborgs.masks.bootstrap import Bootstrap
 from cyborgs.masks.source import MaskSource
-from cyborgs.methods.config import CyborgsConfig
+from cyborgs.methods.cyborgs.settings import CyborgsConfig
 from cyborgs.models.named import ALLOWED, Named, open_named
 from cyborgs.runs.build import Features, fixed_source
 from cyborgs.runs.folder import locked

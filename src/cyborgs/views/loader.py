@@ -21,7 +21,7 @@ from cyborgs.seeds import numpy_generator
 from cyborgs.structures import Batch, View, ViewGeometry
 from cyborgs.views.config import ViewSpec
 from cyborgs.views.pair import make_views
-from cyborgs.views.workers import PREFETCH, Board, Failure, Parcel, Watch, check_shared_memory
+from cyborgs.views.workers import PREFETCH, Board, Failure, Parcel, WorkerWatch, check_shared_memory
 
 
 class Masks(Protocol):
@@ -139,7 +139,7 @@ class Batches:
             for m in range(0, share, self.micro_batch)
         ]
         work = _MicroBatches(self, epoch, self.open_masks if with_masks else None)
-        watch = Watch(work.board, self.images.name, self.shared_bytes)
+        watch = WorkerWatch(work.board, self.images.name, self.shared_bytes)
         step: list[Batch] = []
         with watch.over(lambda: self._loader(work, starts)):
             try:
@@ -152,7 +152,7 @@ class Batches:
                         yield step
                         step = []
             except UserError as error:
-                error.speaks = True  # of this process's photos: the others do not have it
+                error.reports_itself = True  # of this process's photos: the others do not have it
                 raise
 
     def _loader(self, work: _MicroBatches, starts: list[int]) -> Iterator[Batch | Failure | Parcel]:

@@ -189,7 +189,7 @@ class _Ended(Exception):
 
 
 @final
-class Watch:
+class WorkerWatch:
     """Looks after the workers of one loader.
 
     torch's own handler of SIGCHLD raises wherever the program is: in an optimiser's step, in a checkpoint's writing.

@@ -14,7 +14,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from cyborgs.data.annotations.cocostuff import CocoStuffTruth
 from cyborgs.errors import UserError
-from cyborgs.evaluation.sets.pixel_folder import Classes, Layout, Split
+from cyborgs.evaluation.sets.pixel_folder import Classes, FolderLayout, Split
 
 Bool = NDArray[np.bool_]
 VOID_COLUMN: Final = 256
@@ -25,7 +25,7 @@ _SHOWN: Final = 5
 """Classes that a note names."""
 
 
-def check_ignore(ignore: int, data_set: str, layout: Layout) -> None:
+def check_ignore(ignore: int, data_set: str, layout: FolderLayout) -> None:
     """Raises UserError where the label that counts nowhere is none, or a published layout has another one."""
     if not 0 <= ignore <= 255:
         raise UserError(f"--ignore: need 0 to 255, got {ignore}.")

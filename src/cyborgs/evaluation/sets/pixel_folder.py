@@ -46,7 +46,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Layout:
+class FolderLayout:
     """What a layout says."""
 
     train: Split
@@ -75,7 +75,7 @@ class _Listed:
         return numbers
 
 
-def folder(root: Path, classes: int, ignore: int) -> Layout:
+def folder(root: Path, classes: int, ignore: int) -> FolderLayout:
     """One's own photos and labels; ``val`` is taken before ``test``. Any of:
 
     - ``train.txt`` and ``val.txt`` or ``test.txt`` with "photo label" lines (``labelled.read_list``).
@@ -96,7 +96,7 @@ def folder(root: Path, classes: int, ignore: int) -> Layout:
         if (root / "train.txt").is_file() and (root / f"{test}.txt").is_file():
             parts = [read_list(root / f"{part}.txt", classes=256) for part in ("train", test)]
             splits = [Split(part.photos, _Listed(part.labels, ignore)) for part in parts]
-            return Layout(splits[0], splits[1], classes, ignore, names)
+            return FolderLayout(splits[0], splits[1], classes, ignore, names)
         for labels in LABELS:
             if all((root / a / b).is_dir() for a in ("images", labels) for b in ("train", test)):
                 places = [(root / "images" / part, root / labels / part) for part in ("train", test)]
@@ -110,7 +110,7 @@ def folder(root: Path, classes: int, ignore: int) -> Layout:
     )
 
 
-def folders(places: Sequence[tuple[Path, Path]], classes: int, ignore: int, names: tuple[str, ...]) -> Layout:
+def folders(places: Sequence[tuple[Path, Path]], classes: int, ignore: int, names: tuple[str, ...]) -> FolderLayout:
     """Of (folder of photos, folder of their label PNGs), for train and test."""
     splits, extra = [], 0
     for photos, labels in places:
@@ -118,7 +118,7 @@ def folders(places: Sequence[tuple[Path, Path]], classes: int, ignore: int, name
         truth = FolderTruth(labels, listing, void=ignore)
         splits.append(split_of(photos, listing, truth))
         extra += len(files_below(labels, ".png")) - (len(listing) - len(truth.missing))
-    return Layout(splits[0], splits[1], classes, ignore, names, {EXTRA: extra})
+    return FolderLayout(splits[0], splits[1], classes, ignore, names, {EXTRA: extra})
 
 
 def split_of(root: Path, names: Sequence[str], truth: Truth) -> Split:
@@ -132,7 +132,7 @@ def _agreed(where: Path, classes: int, names: Sequence[str]) -> int:
     return classes or len(names)
 
 
-def _described(path: Path, classes: int, ignore: int) -> Layout:
+def _described(path: Path, classes: int, ignore: int) -> FolderLayout:
     try:
         said = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -151,7 +151,7 @@ def _described(path: Path, classes: int, ignore: int) -> Layout:
     if len(known) == 2 and known[0] != known[1]:
         raise UserError(f"{path}: the labels of train and {test} have other classes: {_difference(*known)}.")
     found = tuple(names) or (known[0] if known else ())
-    return Layout(parts[0][0], parts[1][0], _agreed(path, classes, found), ignore, found, left_out)
+    return FolderLayout(parts[0][0], parts[1][0], _agreed(path, classes, found), ignore, found, left_out)
 
 
 def _difference(a: Sequence[str], b: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from cyborgs.data.annotations.voc import VocTruth
 from cyborgs.data.listing import list_images
 from cyborgs.errors import UserError
 from cyborgs.evaluation.sets.class_lists import lines, must_exist
-from cyborgs.evaluation.sets.pixel_folder import EXTRA, Layout, folder, folders, split_of
+from cyborgs.evaluation.sets.pixel_folder import EXTRA, FolderLayout, folder, folders, split_of
 
 CAMVID: Final = (
     *("sky", "building", "pole", "road", "pavement", "tree", "sign symbol", "fence", "car", "pedestrian", "bicyclist"),
@@ -34,7 +34,7 @@ def _need(root: Path, *parts: str) -> None:
         raise UserError(f"{root}: has no {lacking[0]}. Give the folder that holds {', '.join(parts)}.")
 
 
-def camvid(root: Path, classes: int, ignore: int) -> Layout:
+def camvid(root: Path, classes: int, ignore: int) -> FolderLayout:
     """CamVid as SegNet's authors gave it out: ``train``, ``trainannot``, ``val``, ``valannot`` (else ``test``); 11 is void.
 
     Its lists are followed, but not where they name ``/SegNet/...``, as in the download: then the folders are taken whole.
@@ -49,7 +49,7 @@ def camvid(root: Path, classes: int, ignore: int) -> Layout:
     return replace(folder(root, len(CAMVID), len(CAMVID)), names=CAMVID)
 
 
-def voc_segmentation(root: Path, classes: int, ignore: int) -> Layout:
+def voc_segmentation(root: Path, classes: int, ignore: int) -> FolderLayout:
     """``ImageSets/Segmentation/{train,val}.txt``, ``JPEGImages``, ``SegmentationClass``: VOCdevkit, or VOC2012 in it."""
     root = _below(root, "VOCdevkit/VOC2012", "VOC2012")
     _need(root, "ImageSets/Segmentation/train.txt", "ImageSets/Segmentation/val.txt", "JPEGImages", "SegmentationClass")
@@ -57,7 +57,7 @@ def voc_segmentation(root: Path, classes: int, ignore: int) -> Layout:
     for part in ("train", "val"):
         names = _names(root / f"ImageSets/Segmentation/{part}.txt", root / "JPEGImages")
         splits.append(split_of(root / "JPEGImages", names, VocTruth(root, names, objects=False)))
-    return Layout(splits[0], splits[1], len(VocTruth.class_names), 255, VocTruth.class_names)
+    return FolderLayout(splits[0], splits[1], len(VocTruth.class_names), 255, VocTruth.class_names)
 
 
 def _names(path: Path, photos: Path, suffix: str = ".jpg") -> list[str]:
@@ -67,7 +67,7 @@ def _names(path: Path, photos: Path, suffix: str = ".jpg") -> list[str]:
     return names
 
 
-def ade20k(root: Path, classes: int, ignore: int) -> Layout:
+def ade20k(root: Path, classes: int, ignore: int) -> FolderLayout:
     """``images/{training,validation}`` and ``annotations/``: ADEChallengeData2016."""
     root = _below(root, "ADEChallengeData2016")
     parts = ("training", "validation")
@@ -78,10 +78,10 @@ def ade20k(root: Path, classes: int, ignore: int) -> Layout:
         truth = Ade20kTruth(root, [f"{part}/{name}" for name in names])
         splits.append(split_of(root / "images" / part, names, truth))
         extra += len(files_below(root / "annotations" / part, ".png")) - (len(names) - len(truth.missing))
-    return Layout(splits[0], splits[1], len(truth.class_names), 255, truth.class_names, {EXTRA: extra})
+    return FolderLayout(splits[0], splits[1], len(truth.class_names), 255, truth.class_names, {EXTRA: extra})
 
 
-def cityscapes(root: Path, classes: int, ignore: int) -> Layout:
+def cityscapes(root: Path, classes: int, ignore: int) -> FolderLayout:
     """``leftImg8bit/{train,val}`` and ``gtFine/``, of training ids, or of label ids, which become such."""
     _need(root, "leftImg8bit/train", "leftImg8bit/val", "gtFine")
     splits = []
@@ -89,25 +89,25 @@ def cityscapes(root: Path, classes: int, ignore: int) -> Layout:
         names = list_images(root / "leftImg8bit" / part).names
         truth = CityscapesTruth(root, [f"{part}/{name}" for name in names])
         splits.append(split_of(root / "leftImg8bit" / part, names, truth))
-    return Layout(splits[0], splits[1], len(truth.class_names), 255, truth.class_names)
+    return FolderLayout(splits[0], splits[1], len(truth.class_names), 255, truth.class_names)
 
 
-def coco_stuff_10k(root: Path, classes: int, ignore: int) -> Layout:
+def coco_stuff_10k(root: Path, classes: int, ignore: int) -> FolderLayout:
     """``images``, ``annotations`` (.mat or PNG) and ``imageLists/{train,test}.txt``: COCO-Stuff-10k v1.1."""
     _need(root, "images", "annotations", "imageLists/train.txt", "imageLists/test.txt")
     splits = []
     for part in ("train", "test"):
         names = _names(root / f"imageLists/{part}.txt", root / "images")
         splits.append(split_of(root / "images", names, CocoStuffTruth(root, names)))
-    return Layout(splits[0], splits[1], len(CLASSES), 255, CLASSES)
+    return FolderLayout(splits[0], splits[1], len(CLASSES), 255, CLASSES)
 
 
-def coco_stuff_164k(root: Path, classes: int, ignore: int) -> Layout:
+def coco_stuff_164k(root: Path, classes: int, ignore: int) -> FolderLayout:
     """``train2017``, ``val2017`` (or in ``images/``), and ``annotations/`` or ``stuffthingmaps/`` with the same folders."""
     return _stuff(root, "164k", CLASSES)
 
 
-def coco_stuff_27(root: Path, classes: int, ignore: int) -> Layout:
+def coco_stuff_27(root: Path, classes: int, ignore: int) -> FolderLayout:
     """As 164k, its classes joined to PiCIE's 27; photos of the lists below ``curated/``, else all, which is said."""
     layout = _stuff(root, "27", COARSE)
     lists = [root / "curated" / part / _CURATED for part in ("train2017", "val2017")]
@@ -117,7 +117,7 @@ def coco_stuff_27(root: Path, classes: int, ignore: int) -> Layout:
     return replace(layout, notes=(note,))
 
 
-def _stuff(root: Path, numbering: Numbering, names: tuple[str, ...]) -> Layout:
+def _stuff(root: Path, numbering: Numbering, names: tuple[str, ...]) -> FolderLayout:
     photos = _below(root, "images")
     labels = next(
         (
@@ -140,10 +140,10 @@ def _stuff(root: Path, numbering: Numbering, names: tuple[str, ...]) -> Layout:
         truth = CocoStuffTruth(labels / part, listed, numbering)
         splits.append(split_of(photos / part, listed, truth))
         extra += len(files_below(labels / part, ".png")) - (len(listed) - len(truth.missing))
-    return Layout(splits[0], splits[1], len(names), 255, names, {EXTRA: extra})
+    return FolderLayout(splits[0], splits[1], len(names), 255, names, {EXTRA: extra})
 
 
-LAYOUTS: Final[Mapping[str, Callable[[Path, int, int], Layout]]] = {
+LAYOUTS: Final[Mapping[str, Callable[[Path, int, int], FolderLayout]]] = {
     "": folder,
     "camvid": camvid,
     "voc-segmentation": voc_segmentation,

@@ -15,7 +15,7 @@ import numpy as np
 from cyborgs.data.images import Images
 from cyborgs.errors import UserError
 from cyborgs.machine.disk import free_bytes, readable
-from cyborgs.methods.config import CyborgsConfig
+from cyborgs.methods.cyborgs.settings import CyborgsConfig
 from cyborgs.methods.method import Method
 from cyborgs.runs.recipe import Recipe
 from cyborgs.structures import EpochPlan

@@ -17,14 +17,14 @@ from cyborgs.engine.contract import Stopped
 from cyborgs.engine.trainer import Trainer
 from cyborgs.errors import UserError
 from cyborgs.masks.config import MaskConfig
-from cyborgs.methods.config import CyborgsConfig
+from cyborgs.methods.cyborgs.settings import CyborgsConfig
 from cyborgs.recipes import RECIPES
-from cyborgs.runs import memory_budget as needs
 from cyborgs.runs import recipe_file
+from cyborgs.runs import workload as needs
 from cyborgs.runs.build import build_method
-from cyborgs.runs.memory_budget import Kind, Space, held_bytes, require_space, space, space_of, workload
 from cyborgs.runs.pretrain import pretrain
 from cyborgs.runs.recipe import Recipe
+from cyborgs.runs.workload import Kind, Space, held_bytes, require_space, space, space_of, workload
 from tests.conftest import tiny_byol, tiny_recipe
 
 

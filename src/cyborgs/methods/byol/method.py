@@ -7,7 +7,7 @@ from typing import final
 import torch
 
 from cyborgs.losses import byol_loss
-from cyborgs.methods.config import ByolConfig
+from cyborgs.methods.byol.settings import ByolConfig
 from cyborgs.methods.figures import embedding_figures
 from cyborgs.methods.method import Method
 from cyborgs.models.backbone import Backbone

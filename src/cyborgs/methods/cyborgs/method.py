@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from cyborgs.losses import mask_contrastive_terms, vmf_cluster_loss
-from cyborgs.methods.config import CyborgsConfig
+from cyborgs.methods.cyborgs.prototypes import cluster_views, draw_slice_clusters
+from cyborgs.methods.cyborgs.settings import CyborgsConfig
 from cyborgs.methods.figures import cluster_figures, embedding_figures
 from cyborgs.methods.method import JointMethod
-from cyborgs.methods.prototypes import cluster_views, draw_clusters
 from cyborgs.models.backbone import Backbone
 from cyborgs.models.fusion import concatenate_at
 from cyborgs.models.heads import MLPHead, embed_valid, valid_rows
@@ -154,7 +154,7 @@ class Cyborgs(JointMethod):
         for start in range(0, len(batch), size):
             part = slice(start, start + size)
             coordinates = (seed.epoch, seed.step, (batch.first + start) // size)
-            k = draw_clusters(self.config, clusters, sources[0][part], seed.seed, coordinates)
+            k = draw_slice_clusters(self.config, clusters, sources[0][part], seed.seed, coordinates)
             assignments, prototypes = cluster_views(self.config, [s[part] for s in sources], k, seed.seed, coordinates)
             terms = vmf_cluster_loss(
                 maps[0][part],

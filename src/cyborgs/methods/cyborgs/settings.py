@@ -1,67 +1,12 @@
-"""Settings of the methods and their schedules. No torch here: schedules are pure functions of the epoch."""
+"""Settings of CYBORGS and its schedule. No torch here."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Literal
 
+from cyborgs.methods.settings import WIDEST, MethodConfig, check, epochs_from_steps
 from cyborgs.structures import EpochPlan
-
-
-def check(condition: bool, field: str, value: object, allowed: str) -> None:
-    """Raise ValueError naming the field, what it may be and what it is."""
-    if not condition:
-        raise ValueError(f"{field}: need {allowed}, got {value!r}")
-
-
-def epochs_from_steps(steps: int, steps_per_epoch: int) -> int:
-    """Whole epochs nearest to a number of steps; 0 stays 0, anything else is at least one epoch."""
-    return 0 if steps == 0 else max(1, round(steps / steps_per_epoch))
-
-
-WIDEST = 65_536
-"""Channels of a head's layers, at most: with more, the memory of a number typed wrong is asked for."""
-
-
-@dataclass(frozen=True)
-class MethodConfig:
-    """Base of the methods' settings: narrowed to the recipe's method."""
-
-    has_negatives: ClassVar[bool] = False
-    """Whether a loss compares the images of a batch with each other, so that it matters how many there are."""
-
-    def plan(self, epoch: int) -> EpochPlan:
-        """What the epoch does."""
-        raise TypeError("MethodConfig is a base: use the settings of a method")
-
-    def resolved(self, steps_per_epoch: int) -> MethodConfig:
-        """The same settings with every number of steps turned into epochs."""
-        return self
-
-
-@dataclass(frozen=True)
-class ByolConfig(MethodConfig):
-    """BYOL: the prediction of one view's embedding from the other's, no negatives, no masks."""
-
-    hidden: int = 4096
-    """Width of the hidden layer of projector and predictor."""
-    embedding: int = 256
-    """Width of the embeddings."""
-    layer: str = ""
-    """Layer whose mean is embedded; empty: the network's last map."""
-    momentum: float = 0.99
-    """Momentum of the target network at the first step."""
-    momentum_schedule: Literal["constant", "cosine"] = "cosine"
-    """constant, or a half cosine that ends at 1."""
-
-    def __post_init__(self) -> None:
-        for name in ("hidden", "embedding"):
-            check(0 < getattr(self, name) <= WIDEST, f"method.{name}", getattr(self, name), f"1 to {WIDEST}")
-        check(0 <= self.momentum <= 1, "method.momentum", self.momentum, "a number from 0 to 1")
-
-    def plan(self, epoch: int) -> EpochPlan:
-        """Every epoch alike."""
-        return EpochPlan(epoch, (), {"byol": 1.0})
 
 
 @dataclass(frozen=True)
@@ -165,6 +110,3 @@ class CyborgsConfig(MethodConfig):
         if self.cluster_every > 0 and epoch % self.cluster_every == 0 and self.cluster_weight > 0:
             losses["cluster"] = self.cluster_weight
         return EpochPlan(epoch, ("masks",) if due else (), losses)
-
-
-CONFIGS: dict[str, type[MethodConfig]] = {"cyborgs": CyborgsConfig, "byol": ByolConfig}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from cyborgs.methods.config import CyborgsConfig
+from cyborgs.methods.cyborgs.settings import CyborgsConfig
 from cyborgs.ops import euclidean_kmeans, spherical_kmeans
 from cyborgs.seeds import derive, numpy_generator
 
@@ -14,7 +14,7 @@ POINTS_PER_CLUSTER = 4
 """K of loss 2 is never more than a quarter of the points that are clustered."""
 
 
-def draw_clusters(
+def draw_slice_clusters(
     config: CyborgsConfig, fixed: int | None, maps: Tensor, seed: int, coordinates: tuple[int, ...]
 ) -> int:
     """K of a slice whose maps are (b, D, h, w): ``fixed``, or drawn by (epoch, step, slice)."""

@@ -1,0 +1,1 @@
+"""BYOL (Grill et al., 2020)."""
