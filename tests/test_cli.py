@@ -82,14 +82,14 @@ def test_pretrain_help_names_recipes_and_settings(capsys: pytest.CaptureFixture[
         (["pretrain", "--data", "x", "--out", "y", "--method.clusters", "1", "9"], "need 2 <= low <= high <= 256"),
         (["pretrain", "--data", "x", "--out", "y", "--views.size", "100"], "need a multiple of 32, got 100"),
         (["pretrain", "--data", "missing", "--out", "y"], "missing: no such folder"),
-        (["segment", "x", "--checkpoint", "missing", "--out", "y"], "missing: no such file or folder"),
-        (["segment", "x", "--checkpoint", "resnet50:no.pth", "--out", "y"], "no.pth: no such file of weights"),
+        (["segment", "x", "--backbone", "missing", "--out", "y"], "missing: no such file or folder"),
+        (["segment", "x", "--backbone", "resnet50:no.pth", "--out", "y"], "no.pth: no such file of weights"),
         (["segment", "x", "--out", "y"], "clusters needs a network"),
         (["segment", "x", "--source", "magic", "--out", "y"], "felzenszwalb"),
         (["segment", "x", "--source", "grid", "--out", "y", "--clusters", "3"], "grid has none"),
         (["segment", "x", "--source", "grid", "--out", "y", "--grid", "16"], "need 1 to 15"),
         (["segment", "x", "--source", "ground-truth", "--out", "y"], "truth: ground-truth needs annotations"),
-        (["segment", "x", "--checkpoint", "y", "--out", "y", "--export", "png"], "label-studio"),
+        (["segment", "x", "--backbone", "y", "--out", "y", "--export", "png"], "label-studio"),
         (["evaluate", "--backbone", "missing", "--train", "a", "--val", "b", "--classes", "2"], "missing"),
         (["report", "missing"], "missing: holds no run"),
     ],
@@ -179,7 +179,7 @@ def test_resume_takes_the_runs_recipe(finished: Path, capsys: pytest.CaptureFixt
 
 
 def test_segment_as_a_process(finished: Path, tmp_path: Path) -> None:
-    result = run("segment", finished / "photos", "--checkpoint", finished / "run", "--out", tmp_path, "--clusters", "5")
+    result = run("segment", finished / "photos", "--backbone", finished / "run", "--out", tmp_path, "--clusters", "5")
     assert result.returncode == 0, result.stderr
     labels = sorted((tmp_path / "labels").rglob("*.png"))
     assert len(labels) == 22
@@ -193,7 +193,7 @@ def test_segment_as_a_process(finished: Path, tmp_path: Path) -> None:
 def test_segment_with_several_numbers_and_formats(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    base = ["segment", str(finished / "photos"), "--checkpoint", str(finished / "run"), "--out", str(tmp_path / "m")]
+    base = ["segment", str(finished / "photos"), "--backbone", str(finished / "run"), "--out", str(tmp_path / "m")]
     more = ["--clusters", "3", "5", "--export", "panoptic", "--no-overlays", "--resolution", "nearest"]
     code, text = said(capsys, *base, *more)
     assert code == 0

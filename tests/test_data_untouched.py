@@ -54,7 +54,7 @@ def commands(data: Path, out: Path) -> list[list[str]]:
         [*begin, "--dry-run"],
         begin,
         [*begin, "--resume"],
-        ["segment", str(data), "--checkpoint", str(out / "run"), "--out", str(out / "masks"), "--clusters", "3"],
+        ["segment", str(data), "--backbone", str(out / "run"), "--out", str(out / "masks"), "--clusters", "3"],
         ["report", str(out / "run"), "--data", str(data)],
         [
             *("evaluate", "--backbone", str(out / "run"), "--train", str(data / "train.txt")),

@@ -90,7 +90,7 @@ def test_pretrain_segment_and_report(folder: Path, tmp_path: Path, capsys: pytes
     settings += ["--views.size", "32", "--views.grid", "2", "--workers", "0", "--max-skipped", "1"]
     settings += ["--method.hidden", "16", "--method.embedding", "8", "--method.warmup-steps", "1"]
     assert main(["pretrain", "--data", str(folder), "--out", str(run), *settings]) == 0
-    assert main(["segment", str(folder), "--checkpoint", str(run), "--out", str(masks), "--clusters", "2"]) == 0
+    assert main(["segment", str(folder), "--backbone", str(run), "--out", str(masks), "--clusters", "2"]) == 0
     assert main(["report", str(run), "--data", str(folder)]) == 0
     said = "".join(capsys.readouterr())
     assert "skipped" in said

@@ -82,7 +82,7 @@ def test_a_run_where_there_is_no_network(photos: Path, tmp_path: Path) -> None:
     run, masks = tmp_path / "run", tmp_path / "masks"
     for command in (
         ["pretrain", recipe, "--data", photos, "--out", run],
-        ["segment", photos, "--checkpoint", run, "--out", masks, "--clusters", "4"],
+        ["segment", photos, "--backbone", run, "--out", masks, "--clusters", "4"],
         ["report", run, "--data", photos],
     ):
         argv = [*alone, sys.executable, "-m", "cyborgs", *map(str, command)]

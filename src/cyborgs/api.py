@@ -68,10 +68,10 @@ def read_photos(data: str | Path) -> Images:
 
 
 def segment(
-    photos: str | Path,
+    data: str | Path,
     *,
     out: str | Path,
-    checkpoint: str | Path | None = None,
+    backbone: str | Path | None = None,
     source: SegmentSource = "clusters",
     clusters: int | Sequence[int] = (),
     layers: Sequence[str] = (),
@@ -91,14 +91,14 @@ def segment(
     A second start with the same settings goes on where the first one ended.
 
     Args:
-        photos: a folder or list of photos.
+        data: a folder or list of photos.
         out: folder for ``labels/``, ``overlays/``, ``palette.json``, ``segmentation.json``, ``segments.csv`` and exports;
             with several numbers of clusters a folder ``k<K>`` below it for each.
-        checkpoint: for clusters and bootstrap: what ``models.named`` takes.
+        backbone: for clusters and bootstrap: what ``models.named`` takes.
         source: clusters: one clustering of all photos' features; bootstrap: groups of photos, as in training; grid, whole,
             felzenszwalb, selective-search, ground-truth: ``masks.config``.
         clusters: 2 to 256 each; none: 27 for clusters, for bootstrap drawn anew for each group as in training.
-        layers: what is clustered; none: as in the checkpoint's recipe, or the last block at stride 8.
+        layers: what is clustered; none: as in the run's recipe, or the last block at stride 8.
         resolution: full: features are enlarged bilinearly (clusters alone; their default); nearest: labels of cells.
         short_side: longest allowed short side for the network, in pixels; 0: native size.
         seed: of the clustering, of groups, of random weights.
@@ -116,7 +116,7 @@ def segment(
     from cyborgs.segmenting.run import segment as write
 
     write(
-        photos,
+        data,
         read_photos,
         SegmentConfig(
             source=source,
@@ -132,7 +132,7 @@ def segment(
             min_area=min_area,
         ),
         out=out,
-        checkpoint=checkpoint,
+        backbone=backbone,
         overwrite=overwrite,
         device=device,
     )
@@ -160,9 +160,9 @@ def report(
 
 
 def gallery(
-    checkpoint: str | Path,
+    backbone: str | Path,
     *,
-    images: str | Path,
+    data: str | Path,
     out: str | Path,
     truth: str | Path | None = None,
     formats: Sequence[str] = (),
@@ -180,8 +180,8 @@ def gallery(
     """Figure 4: photos, their clusters at full resolution, the same after a CRF, and the truth; the paths written.
 
     Args:
-        checkpoint: a run's folder (finished or going on) or a backbone.safetensors.
-        images: a folder or list of photos.
+        backbone: a run's folder (finished or going on) or a backbone.safetensors.
+        data: a folder or list of photos.
         out: the page (.html) or picture (.png, .pdf).
         truth: annotations: a folder of label PNGs, or KIND:PATH; none: no such column.
         formats: ``html``, ``png``, ``pdf``: all that is written; none: what ``out`` says.
@@ -189,7 +189,7 @@ def gallery(
         photos: their names, in place of ``count``.
         clusters: 2 to 256.
         fit: photos that are clustered together, those shown among them, at most.
-        layers: what is clustered; none: as in the checkpoint's recipe.
+        layers: what is clustered; none: as in the run's recipe.
         short_side: longest allowed short side for the network, in pixels; 0: native size.
         crf: a column refined by a CRF, where the extra is installed.
         numbers: write each region's number on it, also where colours tell them apart.
@@ -204,8 +204,8 @@ def gallery(
 
     formats_of(out, formats)  # a wrong suffix is told before the work, not after it
     rows, said = gallery_rows(
-        Path(checkpoint),
-        read_photos(images),
+        Path(backbone),
+        read_photos(data),
         truth=truth,
         count=count,
         names=photos,
@@ -221,7 +221,7 @@ def gallery(
         rows,
         out,
         formats=formats,
-        title=Path(checkpoint).name or Path(checkpoint).resolve().name,
+        title=Path(backbone).name or Path(backbone).resolve().name,
         said=said,
         numbers=numbers,
     )

@@ -136,10 +136,10 @@ def test_quality_with_photos(
     for i in (3, 0, 1):
         Image.new("RGB", (48, 36), (i * 40, 90, 20)).save(tmp_path / f"photos/p{i}.png")
     command = ["masks", "quality", str(tmp_path / "masks"), "--truth", "x", "--draws", "5"]
-    assert main([*command, "--images", str(tmp_path / "photos")]) == 0
+    assert main([*command, "--data", str(tmp_path / "photos")]) == 0
     assert asked[0][1] == ["p0.png", "p1.png", "p3.png"]
     (tmp_path / "masks/p1.png").unlink()
-    assert main([*command, "--images", str(tmp_path / "photos")]) == 1
+    assert main([*command, "--data", str(tmp_path / "photos")]) == 1
     assert "p1.png: has no label map (of 3 photos)" in capsys.readouterr().err
 
 
@@ -152,7 +152,7 @@ def test_gallery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     monkeypatch.setattr(gallery, "find_spec", lambda name: None)
     truths = [np.asarray(Image.open(p)).astype(np.int32) for p in sorted(scenes.truth.glob("*.png"))]
     asked = opens(monkeypatch, FakeTruth([truths[0], truths[3]], class_names=tuple(scenes.classes)))
-    command = ["masks", "gallery", str(tmp_path), "--images", str(scenes.photos), "--out", str(tmp_path / "fig4.html")]
+    command = ["masks", "gallery", str(tmp_path), "--data", str(scenes.photos), "--out", str(tmp_path / "fig4.html")]
     command += ["--layers", "layer2", "--clusters", "4", "--truth", "truth/", "--count", "2"]
     assert main([*command, "--formats", "html", "png"]) == 0
     said = capsys.readouterr().out

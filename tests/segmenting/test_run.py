@@ -51,7 +51,7 @@ def about(folder: Path) -> dict[str, Any]:
 
 def test_everything_at_once(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "masks"
-    options: dict[str, Any] = {"checkpoint": NETWORK, "clusters": 5, "export": ["coco", "panoptic", "label-studio"]}
+    options: dict[str, Any] = {"backbone": NETWORK, "clusters": 5, "export": ["coco", "panoptic", "label-studio"]}
     segment(scenes, out=out, min_area=20, **options)
     said = capsys.readouterr().out
     assert "3 photos in 5 clusters, 1 files skipped" in said
@@ -99,14 +99,14 @@ def test_weights_of_a_file_decide(scenes: Path, tmp_path: Path) -> None:
     weights = Backbone(BackboneConfig(name="timm:test_resnet")).weights()
     torch.save(dict(weights), tmp_path / "w.pth")
     text = f"timm:test_resnet:{tmp_path / 'w.pth'}"
-    segment(scenes, out=tmp_path / "a", checkpoint=text, clusters=3, export=["none"])
+    segment(scenes, out=tmp_path / "a", backbone=text, clusters=3, export=["none"])
     named = open_named(text)
     assert about(tmp_path / "a")["weights"] == {"name": "timm:test_resnet:w.pth", "hash": named.hash}
     assert not (tmp_path / "a/instances.json").exists()
     next(iter(weights.values())).add_(1)
     torch.save(dict(weights), tmp_path / "w.pth")
     with pytest.raises(UserError, match="weights: "):
-        segment(scenes, out=tmp_path / "a", checkpoint=text, clusters=3, export=["none"])
+        segment(scenes, out=tmp_path / "a", backbone=text, clusters=3, export=["none"])
 
 
 @pytest.mark.parametrize(("source", "labels"), [("grid", 9), ("whole", 1)])
@@ -124,7 +124,7 @@ def test_sources_without_a_network(scenes: Path, tmp_path: Path, source: Any, la
 
 
 def test_bootstrap_with_a_crf(scenes: Path, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"source": "bootstrap", "checkpoint": NETWORK, "clusters": 6, "export": ["none"]}
+    options: dict[str, Any] = {"source": "bootstrap", "backbone": NETWORK, "clusters": 6, "export": ["none"]}
     segment(scenes, out=tmp_path / "plain", **options)
     segment(scenes, out=tmp_path / "crf", crf=True, **options)
     said = [about(tmp_path / folder)["settings"]["masks"]["crf"] for folder in ("plain", "crf")]
@@ -136,9 +136,9 @@ def test_bootstrap_with_a_crf(scenes: Path, tmp_path: Path) -> None:
 
 
 def test_bootstrap_draws_k_or_takes_it(scenes: Path, tmp_path: Path) -> None:
-    segment(scenes, out=tmp_path / "drawn", source="bootstrap", checkpoint=NETWORK)
+    segment(scenes, out=tmp_path / "drawn", source="bootstrap", backbone=NETWORK)
     assert about(tmp_path / "drawn").items() >= {"ids": "group", "clusters": None}.items()
-    segment(scenes, out=tmp_path / "fixed", source="bootstrap", checkpoint=NETWORK, clusters=(2, 3))
+    segment(scenes, out=tmp_path / "fixed", source="bootstrap", backbone=NETWORK, clusters=(2, 3))
     for k in (2, 3):
         assert about(tmp_path / f"fixed/k{k}")["clusters"] == k
         instances = json.loads((tmp_path / f"fixed/k{k}/instances.json").read_text())
@@ -150,21 +150,21 @@ def test_bootstrap_draws_k_or_takes_it(scenes: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "checkpoint: clusters needs a network: a run's folder"),
-        ({"source": "bootstrap"}, "checkpoint: bootstrap needs a network"),
-        ({"source": "grid", "checkpoint": NETWORK}, "checkpoint: grid needs no network"),
+        ({}, "--backbone: clusters needs a network: a run's folder"),
+        ({"source": "bootstrap"}, "--backbone: bootstrap needs a network"),
+        ({"source": "grid", "backbone": NETWORK}, "--backbone: grid needs no network"),
         ({"source": "grid", "clusters": 3}, "clusters: grid has none"),
         ({"source": "whole", "layers": ["layer2"]}, "whole has no network"),
         ({"source": "whole", "short_side": 64}, "whole has no network"),
-        ({"source": "bootstrap", "checkpoint": NETWORK, "resolution": "full"}, "only 'nearest' is possible"),
+        ({"source": "bootstrap", "backbone": NETWORK, "resolution": "full"}, "only 'nearest' is possible"),
         ({"source": "grid", "crf": True}, "crf: works on the cosines of clusters"),
-        ({"checkpoint": NETWORK, "crf": True, "resolution": "nearest"}, "crf: works on pixels"),
-        ({"checkpoint": NETWORK, "clusters": 1}, "need 2 to 256 .*, got 1"),
-        ({"checkpoint": NETWORK, "clusters": (8, 300)}, "got 300"),
-        ({"checkpoint": NETWORK, "short_side": 9}, "short_side: need 0"),
-        ({"checkpoint": NETWORK, "min_area": -1}, "min_area: need at least 0 pixels, got -1"),
-        ({"checkpoint": NETWORK, "export": ["none", "coco"]}, "'none' goes alone, got none coco"),
-        ({"checkpoint": NETWORK, "layers": ["layer9"]}, "has no layer 'layer9'"),
+        ({"backbone": NETWORK, "crf": True, "resolution": "nearest"}, "crf: works on pixels"),
+        ({"backbone": NETWORK, "clusters": 1}, "need 2 to 256 .*, got 1"),
+        ({"backbone": NETWORK, "clusters": (8, 300)}, "got 300"),
+        ({"backbone": NETWORK, "short_side": 9}, "short_side: need 0"),
+        ({"backbone": NETWORK, "min_area": -1}, "min_area: need at least 0 pixels, got -1"),
+        ({"backbone": NETWORK, "export": ["none", "coco"]}, "'none' goes alone, got none coco"),
+        ({"backbone": NETWORK, "layers": ["layer9"]}, "has no layer 'layer9'"),
         ({"source": "ground-truth"}, "truth: ground-truth needs annotations"),
     ],
 )

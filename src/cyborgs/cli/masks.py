@@ -27,7 +27,7 @@ class MaskQuality:
     """Annotations: a folder of label PNGs, or KIND:PATH (coco:FILE.json, voc:DIR, cityscapes:DIR, ade20k:DIR, bsds:DIR, coco-stuff-10k:DIR, coco-stuff-164k:DIR, coco-stuff-27:DIR)."""
     out: Path | None = None
     """Folder for quality.json, quality.png, photos.csv and classes.csv; default: quality/ in the segmentation or run, NAME-quality beside a folder of PNGs."""
-    images: Path | None = None
+    data: Path | None = None
     """The photos, a folder or list: each must have a map, and the picture shows some; default: all photos that have a map."""
     generation: int | None = None
     """Which generation of a run's masks; default: the newest."""
@@ -80,7 +80,7 @@ def quality(argv: list[str]) -> int:
             allow_missing=args.allow_missing,
         ),
         out=args.out,
-        images=args.images,
+        data=args.data,
         generation=args.generation,
         void=args.void,
         same_ids=args.same_ids,
@@ -94,9 +94,9 @@ def quality(argv: list[str]) -> int:
 class Gallery:
     """Figure 4 of the paper: photos, their clusters at full resolution, the same after a CRF, and the truth."""
 
-    checkpoint: tyro.conf.Positional[Path]
+    backbone: tyro.conf.Positional[Path]
     """A run's folder (finished or going on), a backbone.safetensors, NAME:FILE or random:NAME."""
-    images: Path
+    data: Path
     """Folder or list of photos."""
     out: Path
     """The page (.html) or picture (.png, .pdf); --formats writes several beside each other."""
@@ -107,13 +107,13 @@ class Gallery:
     count: int = 6
     """Photos, evenly spread over the folder."""
     photos: tuple[str, ...] = ()
-    """Names of photos below --images, in place of --count."""
+    """Names of photos below --data, in place of --count."""
     clusters: int = 27
     """Number of clusters."""
     fit: int = 256
     """Photos that are clustered together, those shown among them, at most."""
     layers: tuple[str, ...] = ()
-    """Layers that are clustered; empty: those of the checkpoint's recipe."""
+    """Layers that are clustered; empty: those of the run's recipe."""
     short_side: int = 0
     """Longest allowed short side for the network, in pixels; 0: native size."""
     crf: bool = True
@@ -132,8 +132,8 @@ def gallery(argv: list[str]) -> int:
     from cyborgs.api import gallery
 
     for path in gallery(
-        args.checkpoint,
-        images=args.images,
+        args.backbone,
+        data=args.data,
         out=args.out,
         truth=args.truth,
         formats=args.formats,

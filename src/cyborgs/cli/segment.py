@@ -17,20 +17,20 @@ from cyborgs.segmenting.config import ExportName, SegmentSource
 class Segment:
     """Masks of a folder of photos: label PNGs at the photos' size, overlays, COCO JSON. A second start goes on."""
 
-    photos: tyro.conf.Positional[Path]
+    data: tyro.conf.Positional[Path]
     """Folder of photos, or a text file with a path a line."""
     out: Path
     """Folder for the label PNGs and all else; with several numbers of clusters a folder k<K> below it for each."""
-    checkpoint: str | None = None
+    backbone: str | None = None
     """For clusters and bootstrap: a run's folder, a backbone.safetensors, NAME:FILE (resnet50:weights.pth, timm:convnext_tiny:weights.safetensors) or random:NAME."""
     source: SegmentSource = "clusters"
-    """clusters: one clustering of all photos' features, one id space; bootstrap: groups of photos, as in training; the others need no checkpoint."""
+    """clusters: one clustering of all photos' features, one id space; bootstrap: groups of photos, as in training; the others need no network."""
     clusters: tuple[int, ...] = ()
     """Number of clusters, or several; default 27, for bootstrap drawn anew for each group."""
     resolution: Literal["full", "nearest"] | None = None
     """full: features enlarged bilinearly (the default of clusters); nearest: labels of the map's cells."""
     layers: tuple[str, ...] = ()
-    """Layers that are clustered; empty: those of the checkpoint's recipe, or the last block at stride 8."""
+    """Layers that are clustered; empty: those of the run's recipe, or the last block at stride 8."""
     short_side: int = 0
     """Longest allowed short side for the network, in pixels; 0: native size."""
     seed: int = 0
@@ -78,9 +78,9 @@ def run(argv: list[str]) -> int:
     except ValueError as error:
         raise UserError(str(error)) from error
     segment(
-        args.photos,
+        args.data,
         out=args.out,
-        checkpoint=args.checkpoint,
+        backbone=args.backbone,
         source=args.source,
         clusters=args.clusters,
         layers=args.layers,

@@ -50,7 +50,7 @@ def quality(
     truth: str | Path,
     settings: QualitySettings | None = None,
     out: str | Path | None = None,
-    images: str | Path | None = None,
+    data: str | Path | None = None,
     generation: int | None = None,
     void: int | None = 255,
     same_ids: bool = False,
@@ -64,7 +64,7 @@ def quality(
         truth: annotations: a folder of label PNGs, or KIND:PATH.
         settings: what is measured, and how (``evaluation.quality.QualitySettings``).
         out: folder for what is written; none: ``quality`` in the segmentation or run, beside a folder of PNGs.
-        images: folder or list of the photos that must have a map; they are shown in the picture.
+        data: folder or list of the photos that must have a map; they are shown in the picture.
         generation: of a run's masks; none: the newest.
         void: label of pixels that count nowhere, in annotations that are plain PNGs.
         same_ids: labels mean the same in all photos, although nothing beside the maps says so.
@@ -75,7 +75,7 @@ def quality(
         UserError: the input is at fault; says what to do.
     """
     settings = settings or QualitySettings()
-    photos = None if images is None else photos_of(images)
+    photos = None if data is None else photos_of(data)
     names = None if photos is None else [photos.name(i) for i in range(len(photos))]
     maps = open_predictions(masks, generation=generation, same_ids=same_ids, names=names)
     known = truth_of(truth, maps.names, void)

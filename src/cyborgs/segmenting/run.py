@@ -47,12 +47,12 @@ def segment(
     config: SegmentConfig,
     *,
     out: str | Path,
-    checkpoint: str | Path | None = None,
+    backbone: str | Path | None = None,
     overwrite: bool = False,
     device: str = "cpu",
 ) -> None:
     """As ``api.segment``; ``read_photos`` scans."""
-    named = _network(config, checkpoint, device)
+    named = _network(config, backbone, device)
     images = read_photos(photos)
     layers = _layers(config, named)
     exports = _exports(config, images)
@@ -143,14 +143,14 @@ def _say(images: Images, what: str, folder: Path, found: bool) -> None:
     print(f"{len(images)} photos in {what}, {len(images.skipped)} files skipped: {labels}{done}")
 
 
-def _network(config: SegmentConfig, checkpoint: str | Path | None, device: str) -> Named | None:
+def _network(config: SegmentConfig, backbone: str | Path | None, device: str) -> Named | None:
     if config.source not in NETWORK:
-        if checkpoint is not None:
-            raise UserError(f"checkpoint: {config.source} needs no network; leave --checkpoint out")
+        if backbone is not None:
+            raise UserError(f"--backbone: {config.source} needs no network. Leave it out.")
         return None
-    if checkpoint is None:
-        raise UserError(f"checkpoint: {config.source} needs a network: {ALLOWED}")
-    named = open_named(checkpoint, seed=config.seed)
+    if backbone is None:
+        raise UserError(f"--backbone: {config.source} needs a network: {ALLOWED}")
+    named = open_named(backbone, seed=config.seed)
     named.backbone.to(device)
     return named
 
