@@ -6,8 +6,8 @@ Nothing here imports torch when it is loaded, so that recipes and ``--help`` sta
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +29,8 @@ class EpochPlan:
     """Weight of each loss that is computed; a loss that is absent is not computed."""
     phase: str = "training"
     """``warm-up`` or ``training``: what the progress line says."""
+    rides: tuple[str, ...] = ()
+    """What comes with the views: ``labels`` (of the masks), or names of prepared artefacts."""
 
 
 @dataclass(frozen=True)
@@ -67,44 +69,83 @@ class PhotoMask:
     """EXIF orientation 1 to 8 of the photo's file, which the mask has applied."""
 
 
-@dataclass(frozen=True)
-class ViewGeometry:
+class ViewGeometry(NamedTuple):
     """Where a view lies in its image: the crop box in image pixels and whether it was mirrored.
 
-    Fields are numbers for one view, or tensors (B,) for a batch. The box covers
-    [y0, y0 + h) x [x0, x0 + w); after the crop the view is mirrored left-right where ``flip``.
+    The box covers [y0, y0 + h) x [x0, x0 + w); after the crop the view is mirrored left-right where ``flip``.
     """
 
-    y0: Any
-    x0: Any
-    h: Any
-    w: Any
-    flip: Any
-    image_h: Any
-    image_w: Any
+    y0: int
+    x0: int
+    h: int
+    w: int
+    flip: bool
+    image_h: int
+    image_w: int
 
     @staticmethod
-    def stack(views: Sequence[ViewGeometry]) -> ViewGeometry:
-        """One geometry of tensors (B,) (float64; ``flip`` bool) from B geometries of numbers."""
+    def stack(views: Sequence[ViewGeometry]) -> Geometries:
+        """The geometries of a batch."""
         import torch
 
-        columns = {
-            f.name: torch.tensor(
-                [getattr(v, f.name) for v in views],
-                dtype=torch.bool if f.name == "flip" else torch.float64,
-            )
-            for f in fields(ViewGeometry)
-        }
-        return ViewGeometry(**columns)
+        return Geometries(torch.tensor([tuple(map(float, view)) for view in views], dtype=torch.float64))
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> ViewGeometry:
-        """The same geometry with its tensors on another device."""
-        return ViewGeometry(
-            **{f.name: getattr(self, f.name).to(device, non_blocking=non_blocking) for f in fields(self)}
-        )
+
+@dataclass(frozen=True)
+class Geometries:
+    """The geometry of one view of each image of a batch: as ``ViewGeometry``, a row an image."""
+
+    table: Tensor
+    """float64 (B, 7): the fields of ``ViewGeometry`` in their order, ``flip`` as 0 or 1."""
+
+    @property
+    def y0(self) -> Tensor:
+        """float64 (B,)."""
+        return self.table[:, 0]
+
+    @property
+    def x0(self) -> Tensor:
+        """float64 (B,)."""
+        return self.table[:, 1]
+
+    @property
+    def h(self) -> Tensor:
+        """float64 (B,)."""
+        return self.table[:, 2]
+
+    @property
+    def w(self) -> Tensor:
+        """float64 (B,)."""
+        return self.table[:, 3]
+
+    @property
+    def flip(self) -> Tensor:
+        """bool (B,)."""
+        return self.table[:, 4] != 0
+
+    @property
+    def image_h(self) -> Tensor:
+        """float64 (B,)."""
+        return self.table[:, 5]
+
+    @property
+    def image_w(self) -> Tensor:
+        """float64 (B,)."""
+        return self.table[:, 6]
+
+    def __getitem__(self, images: slice) -> Geometries:
+        return Geometries(self.table[images])
 
     def __len__(self) -> int:
-        return len(self.y0)
+        return len(self.table)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Geometries:
+        """The same on another device."""
+        return Geometries(self.table.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Geometries:
+        """The same in page-locked memory."""
+        return Geometries(self.table.pin_memory())
 
 
 @dataclass(frozen=True)
@@ -113,10 +154,13 @@ class View:
 
     images: Tensor
     """uint8 (B, 3, S, S), RGB; normalised on the device, at the last moment."""
-    geometry: ViewGeometry
-    """Batch of geometries, tensors (B,)."""
+    geometry: Geometries
+    """Where the views lie in their images."""
     labels: Tensor | None = None
     """uint8 (B, g, g): the majority label of each grid cell, or None where there are no maps."""
+
+    def __getitem__(self, images: slice) -> View:
+        return View(self.images[images], self.geometry[images], None if self.labels is None else self.labels[images])
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> View:
         """The same view on another device."""
@@ -128,8 +172,8 @@ class View:
 
     def pin_memory(self) -> View:
         """The same view in page-locked memory."""
-        geometry = ViewGeometry(**{f.name: getattr(self.geometry, f.name).pin_memory() for f in fields(ViewGeometry)})
-        return View(self.images.pin_memory(), geometry, None if self.labels is None else self.labels.pin_memory())
+        labels = None if self.labels is None else self.labels.pin_memory()
+        return View(self.images.pin_memory(), self.geometry.pin_memory(), labels)
 
 
 @dataclass(frozen=True)
@@ -145,32 +189,42 @@ class Batch:
     """uint8 (B, 256): a random order of all labels per image, from its sample generator."""
     void: int | None = None
     """The label that is never sampled, if the maps have one."""
-    extra: Mapping[str, Any] = field(default_factory=dict)
-    """Side data by image (boxes, saliency, neighbours): for methods that need it."""
+    side: Mapping[str, Tensor] = field(default_factory=dict)
+    """What rides along beside label maps (saliency, boxes, neighbours), by name, images along the first axis."""
 
     def __len__(self) -> int:
         return len(self.indices)
 
+    def __getitem__(self, images: slice) -> Batch:
+        return Batch(
+            tuple(view[images] for view in self.views),
+            self.indices[images],
+            self.first + (images.start or 0),
+            None if self.label_order is None else self.label_order[images],
+            self.void,
+            {name: side[images] for name, side in self.side.items()},
+        )
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """The same batch on another device; ``extra`` stays where it is."""
+        """The same batch on another device."""
         return Batch(
             tuple(v.to(device, non_blocking) for v in self.views),
             self.indices.to(device, non_blocking=non_blocking),
             self.first,
             None if self.label_order is None else self.label_order.to(device, non_blocking=non_blocking),
             self.void,
-            self.extra,
+            {name: side.to(device, non_blocking=non_blocking) for name, side in self.side.items()},
         )
 
     def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory; ``extra`` stays where it is."""
+        """The same batch in page-locked memory."""
         return Batch(
             tuple(v.pin_memory() for v in self.views),
             self.indices.pin_memory(),
             self.first,
             None if self.label_order is None else self.label_order.pin_memory(),
             self.void,
-            self.extra,
+            {name: side.pin_memory() for name, side in self.side.items()},
         )
 
 

@@ -26,7 +26,7 @@ from cyborgs.seeds import derive
 from cyborgs.structures import Batch, EpochPlan, StepSeed
 from cyborgs.views.config import ViewSpec
 from tests.conftest import tiny_byol, tiny_recipe
-from tests.methods.contract import make_batch, part_of
+from tests.methods.contract import make_batch
 
 BOTH = EpochPlan(2, (), {"contrast": 1.0, "cluster": 0.1})
 CONTRAST = EpochPlan(3, (), {"contrast": 1.0})
@@ -74,7 +74,7 @@ def whole_batch() -> Batch:
 
 
 def cut(batch: Batch, size: int) -> list[Batch]:
-    return [part_of(batch, start, start + size) for start in range(0, len(batch), size)]
+    return [batch[start : start + size] for start in range(0, len(batch), size)]
 
 
 def gradients_of(
@@ -216,7 +216,7 @@ def work(rank: int, port: int, folder: str) -> None:
     found: dict[str, Any] = {}
     for negatives in ("micro", "global"):
         # Each process has a half; micro-batches of 4 in each are one of 8 together.
-        half = part_of(whole_batch(), 8 * rank, 8 * rank + 8)
+        half = whole_batch()[8 * rank : 8 * rank + 8]
         method = method_with(world=2)
         gradients, values = gradients_of(method, cut(half, 4), BOTH, negatives, fabric)
         found[negatives] = (gradients, {n: distributed.all_reduce_sum(v) / 2 for n, v in values.items()})

@@ -14,8 +14,8 @@ from tests.conftest import tiny_byol, tiny_recipe
 
 WARMUP, CONTRAST, BOTH = (
     Kind("warm-up", ("cluster",)),
-    Kind("training", ("contrast",)),
-    Kind("training", ("contrast", "cluster")),
+    Kind("training", ("contrast",), ("labels",)),
+    Kind("training", ("contrast", "cluster"), ("labels",)),
 )
 MEASURED = Measured(
     steps={

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 
@@ -168,7 +167,7 @@ def test_two_crops_of_one_label_image_align_exactly(flip1: bool, flip2: bool) ->
     y2, a2, g2 = crop(7, 8, flip2)
     shifted = vmf_cluster_loss(y1, y2, a1, a2, mu, mu, [g1], [g2], kappa=200)
     assert shifted["inter"].item() == pytest.approx(0, abs=1e-9)
-    for wrong in (replace(g2, flip=not flip2), replace(g2, y0=g2.y0 + 3 * cell), replace(g2, x0=g2.x0 - 3 * cell)):
+    for wrong in (g2._replace(flip=not flip2), g2._replace(y0=g2.y0 + 3 * cell), g2._replace(x0=g2.x0 - 3 * cell)):
         assert vmf_cluster_loss(y1, y2, a1, a2, mu, mu, [g1], [wrong], kappa=200)["inter"].item() > 10
 
 

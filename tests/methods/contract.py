@@ -32,20 +32,6 @@ def make_batch(images: int = 4, size: int = 32, grid: int = 2, seed: int = 0, la
     return Batch(tuple(views), torch.arange(images), first, order)
 
 
-def part_of(batch: Batch, start: int, stop: int) -> Batch:
-    cut = slice(start, stop)
-
-    def view(v: View) -> View:
-        g = v.geometry
-        geometry = ViewGeometry(g.y0[cut], g.x0[cut], g.h[cut], g.w[cut], g.flip[cut], g.image_h[cut], g.image_w[cut])
-        assert v.labels is not None
-        return View(v.images[cut], geometry, v.labels[cut])
-
-    assert batch.label_order is not None
-    views = tuple(view(v) for v in batch.views)
-    return Batch(views, batch.indices[cut], batch.first + start, batch.label_order[cut], batch.void, batch.extra)
-
-
 class MethodContract:
     """Subclasses give ``recipe``; its method steps, reaches all that is trained, and keeps all its state."""
 

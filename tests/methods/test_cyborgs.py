@@ -15,7 +15,7 @@ from cyborgs.runs.build import Features, build_method
 from cyborgs.structures import EpochPlan, StepSeed, View
 from cyborgs.views.config import ViewSpec
 from tests.conftest import tiny_recipe
-from tests.methods.contract import MethodContract, make_batch, part_of
+from tests.methods.contract import MethodContract, make_batch
 
 WARM = EpochPlan(0, (), {"cluster": 1.0}, "warm-up")
 BOTH = EpochPlan(2, (), {"contrast": 1.0, "cluster": 0.1})
@@ -114,10 +114,10 @@ def test_slices_depend_on_their_place_in_the_global_batch() -> None:
     seed = StepSeed(0, 2, 1)
     method = method_with().eval()  # statistics of BatchNorm would differ between the parts
     whole = method.training_step(batch, WARM, seed).losses["cluster"]
-    parts = [method.training_step(part_of(batch, i, i + 4), WARM, seed).losses["cluster"] for i in (0, 4)]
+    parts = [method.training_step(batch[i : i + 4], WARM, seed).losses["cluster"] for i in (0, 4)]
     values = [float(p.detach()) for p in parts]
     assert float(whole.detach()) == pytest.approx(sum(values) / 2, rel=1e-5)
-    shifted = method.training_step(replace(part_of(batch, 4, 8), first=0), WARM, seed).losses["cluster"]
+    shifted = method.training_step(replace(batch[4:8], first=0), WARM, seed).losses["cluster"]
     assert float(shifted.detach()) != pytest.approx(values[1], rel=1e-6)
 
 

@@ -81,7 +81,7 @@ def test_lambda_0_keeps_the_warm_up() -> None:
 
 
 def test_no_warm_up_starts_with_the_contrast() -> None:
-    assert replace(PAPER, warmup_epochs=0).plan(0) == EpochPlan(0, MASKS, BOTH, "training")
+    assert replace(PAPER, warmup_epochs=0).plan(0) == EpochPlan(0, MASKS, BOTH, "training", ("labels",))
 
 
 def test_byol_does_the_same_in_every_epoch() -> None:

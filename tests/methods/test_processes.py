@@ -18,7 +18,7 @@ from cyborgs.runs.build import build_method
 from cyborgs.structures import Batch, EpochPlan, StepSeed, StepWork, View
 from cyborgs.views.config import ViewSpec
 from tests.conftest import tiny_recipe
-from tests.methods.contract import make_batch, part_of
+from tests.methods.contract import make_batch
 
 PLANS = (
     EpochPlan(0, (), {"cluster": 1.0}, "warm-up"),
@@ -44,7 +44,7 @@ def measure(world: int, rank: int) -> dict[str, torch.Tensor]:
         method = build_method(recipe, world).double().train()
         assert isinstance(method, Cyborgs)
         share = 24 // world
-        batch = part_of(joined_batch(), rank * share, (rank + 1) * share)
+        batch = joined_batch()[rank * share : (rank + 1) * share]
         # pixels are normalised to float32: the networks here are float64
         method.backbone.normalise = lambda x: x.double() / 128 - 1  # type: ignore[method-assign]
         wrapped = DistributedDataParallel(method, find_unused_parameters=True) if world > 1 else method

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Iterator
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from cyborgs.data.images import Images
 from cyborgs.data.listing import InputError, list_images
 from cyborgs.data.scan import scan
 from cyborgs.seeds import numpy_generator
-from cyborgs.structures import Batch, ViewGeometry
+from cyborgs.structures import Batch
 from cyborgs.views.config import ViewSpec
 from cyborgs.views.loader import Batches, Masks
 from cyborgs.views.pair import make_views
@@ -74,7 +73,7 @@ def tensors(batch: Batch) -> Iterator[torch.Tensor]:
     yield batch.label_order
     for view in batch.views:
         yield view.images
-        yield from (getattr(view.geometry, f.name) for f in fields(ViewGeometry))
+        yield view.geometry.table
         if view.labels is not None:
             yield view.labels
 
@@ -156,9 +155,9 @@ def test_epochs_and_seeds_differ(images: Images) -> None:
 
 
 def test_without_masks(images: Images) -> None:
-    with_masks = flat(batches(images)(0))
-    without = flat(batches(images)(0, with_masks=False))
-    for a, b in zip(with_masks, without, strict=True):
+    with_labels = flat(batches(images)(0))
+    without = flat(batches(images)(0, rides=()))
+    for a, b in zip(with_labels, without, strict=True):
         assert b.void is None
         for x, y in zip(a.views, b.views, strict=True):
             assert y.labels is None

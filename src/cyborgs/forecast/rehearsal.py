@@ -130,7 +130,7 @@ class Rehearsal:
             steps: dict[Kind, Times] = {}
             masks: tuple[float, int] | None = None
             for kind, epochs in self.work.epochs.items():
-                if masks is None and self.work.generations and "contrast" in kind.losses:
+                if masks is None and self.work.generations and "labels" in kind.rides:
                     masks = measure_generation(
                         recipe, method, self.fabric.device, self.images, some, folder, self.work.generations, self.say
                     )

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cyborgs.ops.normalise import at_least_float32, no_autocast, unit_rows
-from cyborgs.structures import ViewGeometry
+from cyborgs.structures import Geometries, ViewGeometry
 
 EDGE = 1e-6
 """Points this near to the edge of a cell, in cells, lie on it."""
@@ -42,8 +42,8 @@ def vmf_cluster_loss(
     assign2: Tensor,
     prototypes1: Tensor,
     prototypes2: Tensor,
-    geometry1: ViewGeometry | Sequence[ViewGeometry],
-    geometry2: ViewGeometry | Sequence[ViewGeometry],
+    geometry1: Geometries | Sequence[ViewGeometry],
+    geometry2: Geometries | Sequence[ViewGeometry],
     *,
     kappa: float = 10.0,
     alignment: Literal["overlap", "none"] = "overlap",
@@ -56,8 +56,8 @@ def vmf_cluster_loss(
         total = intra + inter
 
     ``y`` (B, D, h, w): online maps of both views; ``assign`` (B, h, w): the cluster of each cell, of the target's
-    maps; ``prototypes`` (K, D), without gradient, K may differ between the views; ``geometry``: tensors (B,), or a
-    sequence of B views. The points p are the centres of an h x w grid over the overlap of an image's two crops:
+    maps; ``prototypes`` (K, D), without gradient, K may differ between the views; ``geometry``: of a batch, or a
+    sequence of B. The points p are the centres of an h x w grid over the overlap of an image's two crops:
     y(p) is read bilinearly, and normalised after that; mu(p) is the prototype of the nearest cell of the other
     view. An image whose crops overlap by less than one cell of either view, in height or width, adds 0 to inter.
 
@@ -101,12 +101,10 @@ def vmf_cluster_loss(
         return {"intra": intra, "inter": inter, "total": intra + inter}
 
 
-def overlap_points(
-    box1: ViewGeometry, box2: ViewGeometry, h: int, w: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def overlap_points(box1: Geometries, box2: Geometries, h: int, w: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Centres of an h x w grid over the overlap of two crops, in the cells of either view's h x w map.
 
-    Geometries of tensors (B,) -> rows1 (B, h), columns1 (B, w), rows2, columns2, float64: position t lies in cell
+    B geometries of either view -> rows1 (B, h), columns1 (B, w), rows2, columns2, float64: position t lies in cell
     floor(t), whose centre is floor(t) + 0.5. And usable (B,) bool: whether the overlap is at least a cell of each
     view high and wide; positions of the other images mean nothing.
     """
@@ -122,7 +120,7 @@ def overlap_points(
 
     y, x = centres(top, bottom, h), centres(left, right, w)
 
-    def within(box: ViewGeometry) -> tuple[Tensor, Tensor]:
+    def within(box: Geometries) -> tuple[Tensor, Tensor]:
         rows = (y - box.y0.unsqueeze(1)) * (h / box.h.unsqueeze(1))
         columns = (x - box.x0.unsqueeze(1)) * (w / box.w.unsqueeze(1))
         # A mirrored view counts its columns from the right edge of its crop.
@@ -131,20 +129,11 @@ def overlap_points(
     return *within(box1), *within(box2), usable
 
 
-def _tensors(geometry: ViewGeometry | Sequence[ViewGeometry], b: int, device: torch.device) -> ViewGeometry:
-    """The geometry as float64 tensors (B,), ``flip`` as bool."""
-    if not isinstance(geometry, ViewGeometry):
-        geometry = ViewGeometry.stack(geometry)
-
-    def column(value: object, dtype: torch.dtype) -> Tensor:
-        tensor = torch.as_tensor(value).to(device=device, dtype=dtype).reshape(-1)
-        if len(tensor) != b:
-            raise ValueError(f"vmf_cluster_loss: {len(tensor)} geometries for {b} images")
-        return tensor
-
-    names = ("y0", "x0", "h", "w", "image_h", "image_w")
-    numbers = {name: column(getattr(geometry, name), torch.float64) for name in names}
-    return ViewGeometry(flip=column(geometry.flip, torch.bool), **numbers)
+def _tensors(geometry: Geometries | Sequence[ViewGeometry], b: int, device: torch.device) -> Geometries:
+    geometries = geometry if isinstance(geometry, Geometries) else ViewGeometry.stack(geometry)
+    if len(geometries) != b:
+        raise ValueError(f"vmf_cluster_loss: {len(geometries)} geometries for {b} images")
+    return geometries.to(device)
 
 
 def _nearest(assign: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

@@ -169,7 +169,7 @@ class _EpochBatches:
     method: Method
 
     def __call__(self, epoch: int, first_step: int = 0) -> Iterator[list[Batch]]:
-        return self.batches(epoch, first_step, with_masks="contrast" in self.method.plan(epoch).losses)
+        return self.batches(epoch, first_step, rides=self.method.plan(epoch).rides)
 
     def indices(self, epoch: int, step: int) -> Iterable[int]:
         return self.batches.indices(epoch, step)

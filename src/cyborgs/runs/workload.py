@@ -46,11 +46,12 @@ class Kind:
 
     phase: str
     losses: tuple[str, ...]
+    rides: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, plan: EpochPlan) -> Kind:
         """The kind of an epoch."""
-        return cls(plan.phase, tuple(plan.losses))
+        return cls(plan.phase, tuple(plan.losses), plan.rides)
 
     def __str__(self) -> str:
         return f"{self.phase} ({' + '.join(self.losses)})"

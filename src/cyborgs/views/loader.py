@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -122,10 +122,10 @@ class Batches:
         start = step * self.batch_size + self.rank * share
         return self.order(epoch)[start : start + share]
 
-    def __call__(self, epoch: int, first_step: int = 0, *, with_masks: bool = True) -> Iterator[list[Batch]]:
+    def __call__(self, epoch: int, first_step: int = 0, *, rides: Sequence[str] = ("labels",)) -> Iterator[list[Batch]]:
         """Steps ``first_step`` and later of an epoch, one list of micro-batches each.
 
-        Without masks the label grids are None. Nothing is read ahead beyond the epoch, so masks may change after it.
+        ``rides``: as ``EpochPlan.rides``; without ``labels`` the label grids are None. Nothing is read ahead beyond the epoch, so masks may change after it.
 
         Raises:
             UnreadableImage: a photo that was fine in the scan cannot be read now.
@@ -138,7 +138,7 @@ class Batches:
             for step in range(first_step, self.steps_per_epoch)
             for m in range(0, share, self.micro_batch)
         ]
-        work = _MicroBatches(self, epoch, self.open_masks if with_masks else None)
+        work = _MicroBatches(self, epoch, self.open_masks if "labels" in rides else None)
         watch = WorkerWatch(work.board, self.images.name, self.shared_bytes)
         step: list[Batch] = []
         with watch.over(lambda: self._loader(work, starts)):

@@ -19,7 +19,7 @@ from cyborgs.models.fusion import concatenate_at
 from cyborgs.models.heads import MLPHead, embed_valid, valid_rows
 from cyborgs.models.momentum import momentum_at, target_of, update_target
 from cyborgs.ops import region_pool, resample, sample_regions
-from cyborgs.structures import Batch, EpochPlan, StepOutput, StepSeed, View, ViewGeometry
+from cyborgs.structures import Batch, EpochPlan, StepOutput, StepSeed
 
 
 @final
@@ -163,8 +163,8 @@ class Cyborgs(JointMethod):
                 assignments[1],
                 prototypes[0],
                 prototypes[1],
-                _geometry(batch.views[0], part),
-                _geometry(batch.views[1], part),
+                batch.views[0].geometry[part],
+                batch.views[1].geometry[part],
                 kappa=self.config.kappa,
                 alignment=self.config.alignment,
                 distance=self.config.distance,
@@ -178,8 +178,3 @@ class Cyborgs(JointMethod):
         metrics["cluster/intra_over_log_k"] = torch.stack(intra).mean()
         metrics["cluster/inter_over_log_k"] = torch.stack(inter).mean()
         return torch.stack(totals).mean()
-
-
-def _geometry(view: View, part: slice) -> ViewGeometry:
-    g = view.geometry
-    return ViewGeometry(g.y0[part], g.x0[part], g.h[part], g.w[part], g.flip[part], g.image_h[part], g.image_w[part])

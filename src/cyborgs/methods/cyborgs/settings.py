@@ -109,4 +109,4 @@ class CyborgsConfig(MethodConfig):
         losses = {"contrast": 1.0}
         if self.cluster_every > 0 and epoch % self.cluster_every == 0 and self.cluster_weight > 0:
             losses["cluster"] = self.cluster_weight
-        return EpochPlan(epoch, ("masks",) if due else (), losses)
+        return EpochPlan(epoch, ("masks",) if due else (), losses, rides=("labels",))
