@@ -35,9 +35,9 @@ from cyborgs.files import (
     remove_tree,
     rename,
     sync_folder,
-    why,
     write_bytes,
 )
+from cyborgs.machine.disk_errors import why
 from cyborgs.sealed import sealed, unsealed
 
 FORMAT: Final = 2

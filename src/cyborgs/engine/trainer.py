@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Literal
 
 import torch
@@ -14,28 +14,16 @@ from torch.optim import Optimizer
 
 from cyborgs import distributed
 from cyborgs.engine.accumulate import Gradients
-from cyborgs.engine.callback import Callback
+from cyborgs.engine.callback import Callback, Progress
 from cyborgs.engine.checkpoint import Checkpoint, Checkpoints, load_networks
 from cyborgs.engine.clock import Clock
 from cyborgs.engine.contract import ADVICE, BatchSource, LossError, MicroBatch, Refresher, Stopped
 from cyborgs.engine.diagnosis import where_not_finite
-from cyborgs.engine.log import RunLog, Speed, duration
+from cyborgs.engine.log import RunLog, Speed, duration, loss_text
 from cyborgs.engine.signals import Stop
 from cyborgs.errors import NotFiniteError, UserError
 from cyborgs.machine.memory import out_of_memory
 from cyborgs.structures import EpochPlan, StepSeed, StepWork
-
-
-@dataclass
-class Progress:
-    """How far a run is; all of it goes into the checkpoint."""
-
-    step: int = 0
-    """Optimiser steps done."""
-    refreshed: int = -1
-    """The last epoch whose refreshes are done."""
-    cycle: int = 0
-    """How many refreshes are done."""
 
 
 class Trainer:
@@ -305,10 +293,8 @@ class Trainer:
         return numbers
 
     def _line(self, plan: EpochPlan, numbers: Mapping[str, float], rate: float, speed: float) -> str:
-        parts = ", ".join(f"{n.removeprefix('loss/')} {v:.3f}" for n, v in numbers.items() if n.startswith("loss/"))
-        loss = f"loss {numbers['loss']:.3f} ({parts})" if "loss" in numbers else "loss -"
         left = (self.total_steps - self.progress.step) * self.batch_size / max(speed, 1e-9)
         return (
-            f"epoch {plan.epoch + 1}/{self.epochs} | {plan.phase} | {loss} | lr {rate:.3g} | "
+            f"epoch {plan.epoch + 1}/{self.epochs} | {plan.phase} | {loss_text(numbers)} | lr {rate:.3g} | "
             f"{speed:.0f} img/s | left {duration(left)}"
         )
