@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from cyborgs.engine.contract import LossError
 from cyborgs.errors import NotFiniteError, UserError
 from cyborgs.evaluation.contract import Context, Result
-from cyborgs.evaluation.sets.class_lists import named
-from cyborgs.evaluation.sets.classified import ClassifiedData, ClassifiedSet, open_folders
+from cyborgs.evaluation.sets.classified import ClassifiedData, open_folders
+from cyborgs.evaluation.sets.labelled import Classified
+from cyborgs.evaluation.sets.lists import named
 from cyborgs.evaluation.sets.splits import fingerprint, stratified
 from cyborgs.evaluation.settings.photos import ClassificationSettings
 from cyborgs.evaluation.training.config import FineTuneConfig
@@ -91,7 +92,7 @@ class Classifier(Objective):
 class Crops:
     """Photos with classes as the training sees them: a random crop, mirrored half of the time."""
 
-    photos: ClassifiedSet
+    photos: Classified
     size: int
 
     def __len__(self) -> int:
@@ -163,7 +164,7 @@ class Point:
 
 def trained(
     backbone: Backbone,
-    train: ClassifiedSet,
+    train: Classified,
     judged: Sequence[Path],
     point: Point,
     settings: ClassificationSettings,
@@ -175,7 +176,7 @@ def trained(
     identity = {
         "weights": weights_hash(backbone),
         "layer": objective.layer,
-        "train": fingerprint({"train": train.photos}, [*train.classes, train.labels.tobytes().hex()]),
+        "train": fingerprint({"train": train.photos}, train.identity()),
         "size": settings.size,
     }
     # By number of photos too: a tenth less for the choice, all of them for the last training.
@@ -186,7 +187,7 @@ def trained(
     return objective.scores(judged, settings.size, context)
 
 
-def _without_tenth(train: ClassifiedSet, seed: int) -> tuple[ClassifiedSet, ClassifiedSet]:
+def _without_tenth(train: Classified, seed: int) -> tuple[Classified, Classified]:
     """The training photos without a tenth, and the tenth: of each class that has two photos or more, at least one."""
     several = np.flatnonzero(np.bincount(train.labels)[train.labels] > 1)
     if not len(several):
@@ -196,13 +197,13 @@ def _without_tenth(train: ClassifiedSet, seed: int) -> tuple[ClassifiedSet, Clas
         )
     tenth = several[stratified(train.labels[several], 0.1, seed, _TENTH)]
     rest = np.setdiff1d(np.arange(len(train)), tenth)
-    return train.part(rest.tolist()), train.part(tenth.tolist())
+    return train.part(rest), train.part(tenth)
 
 
 def _result(
     scores: NDArray[np.float64],
     data: ClassifiedData,
-    train: ClassifiedSet,
+    train: Classified,
     settings: ClassificationSettings,
     context: Context,
     point: Point,
@@ -231,7 +232,7 @@ def _result(
 
 def _warnings(
     data: ClassifiedData,
-    train: ClassifiedSet,
+    train: Classified,
     settings: ClassificationSettings,
     seed: int,
     tried: Mapping[str, float | None],

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from cyborgs.errors import NotFiniteError, UserError
 from cyborgs.evaluation.contract import Context, Result
 from cyborgs.evaluation.photos.logistic import LogisticFit, fit_logistic
-from cyborgs.evaluation.photos.pooled import class_shares, collapsed, counts_of, numbers_of, unknown_classes
-from cyborgs.evaluation.sets.classified import ClassifiedData, ClassifiedSet, open_folders
+from cyborgs.evaluation.photos.pooled import class_shares, collapsed, counts_of, unknown_classes
+from cyborgs.evaluation.sets.classified import ClassifiedData, open_folders
+from cyborgs.evaluation.sets.labelled import Classified
 from cyborgs.evaluation.settings.photos import LinearClassificationSettings
 from cyborgs.evaluation.training.config import FineTuneConfig
 from cyborgs.evaluation.training.finetune import Objective, fine_tune
@@ -80,7 +81,7 @@ class Head(Objective):
 class Crops:
     """Training photos as crops and mirrors, with their class."""
 
-    def __init__(self, photos: ClassifiedSet, size: int) -> None:
+    def __init__(self, photos: Classified, size: int) -> None:
         self.photos = photos
         self.size = size
 
@@ -101,7 +102,7 @@ def evaluate(
         UserError: fewer than two classes to learn, or the features hold NaN.
     """
     layer = settings.layer or backbone.layers[-1]
-    chosen = numbers_of(data, context)
+    chosen = data.chosen(context.share, context.seed)
     labels, truth, classes = data.train.labels[chosen], data.test.labels, len(data.train.classes)
     if len(np.unique(labels)) < 2:
         raise UserError("the training photos have one class alone: there is nothing to tell apart.")
@@ -169,7 +170,7 @@ def _sgd(
     # Before the training: it also finds what cannot be read.
     how = Extraction(layer, Square(settings.size))
     (test,) = features_of(backbone, [data.test.photos], how, context)
-    part = data.share(context.share, context.seed) if context.share < 1 else data.train
+    part = data.share(context.share, context.seed)
     head = Head(backbone, layer, len(data.train.classes), context.seed)
     training = FineTuneConfig(
         epochs=settings.epochs,

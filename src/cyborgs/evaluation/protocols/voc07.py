@@ -67,7 +67,7 @@ def evaluate(backbone: Backbone, data: VocData, settings: Voc07Settings, context
     """
     layer = settings.layer or backbone.layers[-1]
     costs = settings.costs or COSTS[settings.variant]
-    chosen = data.share(context.share, context.seed)
+    chosen = data.chosen(context.share, context.seed)
     labels = data.train.labels[chosen]
     few = few_of(labels, settings)
     if len(few) == len(CLASSES):
