@@ -16,15 +16,14 @@ from cyborgs.errors import DiskError, UserError
 from cyborgs.files import (
     AppendFile,
     discard,
-    disk_error,
-    free_bytes,
     make_folder,
-    readable,
     remove_tree,
     replacing,
     sync_folder,
     write_bytes,
 )
+from cyborgs.machine.disk import free_bytes, readable
+from cyborgs.machine.disk_errors import disk_error
 from tests.faults import Disk
 
 CAUSES = {
@@ -44,7 +43,7 @@ CAUSES = {
 
 @pytest.mark.parametrize("name", CAUSES)
 def test_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
-    monkeypatch.setattr("cyborgs.files.free_bytes", lambda path: 345_000)
+    monkeypatch.setattr("cyborgs.machine.disk_errors.free_bytes", lambda path: 345_000)
     number = getattr(errno, name)
     error = disk_error(OSError(number, os.strerror(number)), tmp_path / "a", 12_000_000)
     assert str(error).startswith(f"{tmp_path}/a: cannot be written: {CAUSES[name]}")

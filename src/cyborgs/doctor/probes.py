@@ -10,7 +10,6 @@ import importlib
 import os
 import platform
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
+from cyborgs.doctor.gpus import gpus
 from cyborgs.doctor.speeds import arithmetic, decoding, writing
 from cyborgs.machine.cores import affinity_cores, cpu_flags, cpu_quota, memory_limit, usable_cores
 from cyborgs.machine.disk import existing, free_bytes
@@ -166,38 +166,6 @@ def memory(request: Request) -> dict[str, Any]:
     return found
 
 
-def gpus(request: Request) -> dict[str, Any]:
-    """What the driver sees, and what torch does."""
-    found: dict[str, Any] = {"driver": None, "seen by the driver": []}
-    if shutil.which("nvidia-smi"):
-        query = ["nvidia-smi", "--query-gpu=driver_version,name,memory.total", "--format=csv,noheader"]
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=5, check=False)
-        rows = [line.split(", ") for line in answer.stdout.splitlines() if line.count(", ") == 2]
-        if rows:
-            found["driver"] = rows[0][0]
-        found["seen by the driver"] = [f"{name}, {size}" for _, name, size in rows]
-    import torch
-
-    found["torch's CUDA"] = torch.version.cuda
-    found["usable"] = torch.cuda.is_available()
-    found["seen by torch"] = []
-    for index in range(torch.cuda.device_count() if found["usable"] else 0):
-        properties = torch.cuda.get_device_properties(index)
-        free, total = torch.cuda.mem_get_info(index)
-        kernels = f"sm_{properties.major}{properties.minor}"
-        found["seen by torch"].append(
-            {
-                "name": properties.name,
-                "memory_bytes": total,
-                "free_bytes": free,
-                "capability": f"{properties.major}.{properties.minor}",
-                "bf16": torch.cuda.is_bf16_supported(including_emulation=False),
-                "kernels": kernels in torch.cuda.get_arch_list(),
-            }
-        )
-    return found
-
-
 def processes(request: Request) -> dict[str, Any]:
     """How several processes could talk."""
     import torch.distributed as dist
@@ -285,7 +253,7 @@ PROBES: dict[str, Callable[[Request], dict[str, Any]]] = {
     "system": system,
     "processor": processor,
     "memory": memory,
-    "GPUs": gpus,
+    "GPUs": lambda request: gpus(),
     "processes": processes,
     "places": places,
     "photos": photos,

@@ -19,7 +19,7 @@ from cyborgs.engine.callback import Callback
 from cyborgs.engine.checkpoint import Checkpoints
 from cyborgs.engine.log import RunLog
 from cyborgs.engine.optim import build_optimizer, parameter_groups
-from cyborgs.engine.schedule import learning_rate
+from cyborgs.engine.schedule import learning_rate, scheduled
 from cyborgs.engine.signals import Stop
 from cyborgs.engine.trainer import Trainer
 from cyborgs.errors import UserError, printable
@@ -126,7 +126,7 @@ def build_trainer(
     # Convolutions are quicker this way, on CPUs and GPUs, and pooling reads whole rows of channels.
     method.to(memory_format=torch.channels_last)
     steps_per_epoch = recipe.steps_per_epoch(len(images))
-    groups = parameter_groups(method, recipe.optimizer.weight_decay)
+    groups = parameter_groups(method, recipe.optimizer)
     return Trainer(
         fabric,
         method,
@@ -147,6 +147,8 @@ def build_trainer(
         callbacks=callbacks,
         negatives=recipe.negatives,
         stop=stop,
+        schedule=lambda step: scheduled(recipe.optimizer, step, recipe.epochs * steps_per_epoch),
+        clip=recipe.optimizer.clip,
     )
 
 
