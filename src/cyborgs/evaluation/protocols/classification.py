@@ -22,15 +22,17 @@ from torch import Tensor, nn
 from cyborgs.engine.contract import LossError
 from cyborgs.errors import NotFiniteError, UserError
 from cyborgs.evaluation.contract import Context, Result
+from cyborgs.evaluation.photos.pooled import counts_of
 from cyborgs.evaluation.sets.classified import ClassifiedData, open_folders
 from cyborgs.evaluation.sets.labelled import Classified
 from cyborgs.evaluation.sets.lists import named
 from cyborgs.evaluation.sets.splits import fingerprint, stratified
 from cyborgs.evaluation.settings.photos import ClassificationSettings
 from cyborgs.evaluation.training.config import FineTuneConfig
+from cyborgs.evaluation.training.crops import Crops
 from cyborgs.evaluation.training.finetune import Objective, fine_tune
 from cyborgs.features.cache import Extraction, extract
-from cyborgs.features.transforms import Square, drawn_crop
+from cyborgs.features.transforms import Square
 from cyborgs.metrics.accuracy import by_class, ranks, top_k
 from cyborgs.metrics.judged import Hits
 from cyborgs.models.weights import weights_hash
@@ -86,21 +88,6 @@ class Classifier(Objective):
             torch.from_numpy(found).double(), self.head.weight.double().cpu(), self.head.bias.double().cpu()
         ).numpy()
         return logits
-
-
-@dataclass(frozen=True)
-class Crops:
-    """Photos with classes as the training sees them: a random crop, mirrored half of the time."""
-
-    photos: Classified
-    size: int
-
-    def __len__(self) -> int:
-        return len(self.photos)
-
-    def sample(self, i: int, draw: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[Any]]:
-        """Crop uint8 (size, size, 3) and class of photo i."""
-        return drawn_crop(self.photos.read(i), self.size, draw), np.array(self.photos.labels[i])
 
 
 def open_data(data: str, settings: ClassificationSettings, seed: int, data_set: str = "") -> ClassifiedData:
@@ -215,15 +202,12 @@ def _result(
     figures = {"top1": top_k(found, 1), "class_mean": float(np.nanmean(each))}
     if len(classes) > TOP:
         figures["top5"] = top_k(found, TOP)
-    counts = {**data.counts, "train": len(train)}
-    if len(train) < len(data.train):
-        counts["skipped: train, beyond the share"] = len(data.train) - len(train)
     return Result(
         "top1",
         figures,
         Hits(found < 1),
         asdict(settings) | {"chosen": asdict(point), "grid": dict(tried)},
-        counts,
+        counts_of(data, len(train)),
         context.seed,
         dict(zip(classes, each.tolist(), strict=True)),
         tuple(_warnings(data, train, settings, context.seed, tried)),
