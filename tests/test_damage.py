@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import xxhash
 
-from cyborgs.data.store import StoreError
+from cyborgs.data.store_format import StoreError
 from cyborgs.engine.checkpoint import FORMAT, CheckpointError, Checkpoints
 from cyborgs.errors import UserError
 from cyborgs.masks.store import MaskStore, set_current

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from cyborgs.data.store import RecordWriter, StoreError
+from cyborgs.data.store import RecordWriter
+from cyborgs.data.store_format import StoreError
 from cyborgs.engine.checkpoint import Checkpoints
 from cyborgs.engine.metrics_file import MetricsFile
 from cyborgs.errors import DiskError

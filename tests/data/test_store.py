@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cyborgs.data.store import RecordStore, RecordWriter, StoreError
+from cyborgs.data.store import RecordStore, RecordWriter
+from cyborgs.data.store_format import StoreError
 from cyborgs.errors import UserError
 
 

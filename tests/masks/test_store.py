@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cyborgs.data.store import StoreError
+from cyborgs.data.store_format import StoreError
 from cyborgs.masks.store import GenerationWriter, MaskStore, prune, set_current
 from cyborgs.structures import LabelMap
 from tests.masks.generations import check, picture, write

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cyborgs.data.store import StoreError
+from cyborgs.data.store_format import StoreError
 from cyborgs.masks.store import MaskStore, prune
 from tests.masks.generations import check, write
 

@@ -25,7 +25,8 @@ from cyborgs.data.scan import scan
 from cyborgs.views import workers
 from cyborgs.views.config import ViewSpec
 from cyborgs.views.loader import Batches
-from cyborgs.views.workers import LoaderError, WorkerLost
+from cyborgs.views.shared_memory import LoaderError
+from cyborgs.views.workers import WorkerLost
 from tests.conftest import make_photos
 
 SPEC = ViewSpec(size=32, grid=4)

@@ -27,7 +27,8 @@ class Doctor:
 def run(argv: list[str]) -> int:
     """Parse and do it; 1 where no run is possible, else 0."""
     args = tyro.cli(Doctor, args=argv, prog="cyborgs doctor")
-    from cyborgs.doctor.findings import as_json, findings, impossible
+    from cyborgs.doctor.finding import as_json, impossible
+    from cyborgs.doctor.findings import findings
     from cyborgs.doctor.page import text
     from cyborgs.doctor.probes import Request, examine, home_shortened
 

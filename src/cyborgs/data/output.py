@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cyborgs.data.palette import palette
-from cyborgs.files import AppendFile, cleared, disk_error, rename
+from cyborgs.files import AppendFile, cleared, rename
+from cyborgs.machine.disk_errors import disk_error
 
 UInt8 = NDArray[np.uint8]
 

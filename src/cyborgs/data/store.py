@@ -1,63 +1,37 @@
-"""Read-only records by image id: one file that is written once and read at random by many workers.
-
-Layout, little-endian::
-
-    header   magic (8), version u32, reserved u32, xxhash64 of the 16 bytes before (8)
-    records  zlib streams, back to back, in the order in which they were written
-    index    u64 (4, n): ids in rising order, offsets, lengths, xxhash64 of each record's stored bytes
-    meta     JSON: the kind of the records and what the writer adds
-    footer   offset of the index, n, length of the meta, xxhash64 of index and meta,
-             xxhash64 of the 32 bytes before (u64 each), end magic (8)
-
-Nothing in it depends on time, path or process: the same records written in the same order give the same bytes.
-The index comes last, so that a file is only ever appended to; a file without its footer is not complete.
-"""
+"""Read-only records by image id: one file that is written once and read at random by many workers (``store_format.py``)."""
 
 from __future__ import annotations
 
 import json
 import operator
 import os
-import struct
 import weakref
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import xxhash
 
-from cyborgs.errors import UserError, printable
-from cyborgs.files import AppendFile, cleared, rename, sync_folder, try_remove, why
-
-VERSION: Final = 1
-_MAGIC: Final = b"CYBRECRD"
-_END: Final = b"DRCERBYC"
-_HEADER: Final = struct.Struct("<8sII")
-_FOOTER: Final = struct.Struct("<QQQQ")
-_CHECKSUM: Final = struct.Struct("<Q")
-_HEADER_SIZE: Final = _HEADER.size + _CHECKSUM.size
-_FOOTER_SIZE: Final = _FOOTER.size + _CHECKSUM.size + len(_END)
-_INDEX_ROWS: Final = 4
-# Measured on label maps of photos: level 9 gains 0.2%, lzma 7% at 250 times the time.
-_LEVEL: Final = 6
-# Of a record, inflated: a map of a cell a pixel of the largest photo has 171 MiB.
-_LARGEST: Final = 1 << 28
-
-
-class StoreError(UserError):
-    """A store that is missing, damaged, incomplete or of another kind; the message names the file."""
-
-    def __init__(self, path: str | os.PathLike[str], what: str) -> None:
-        super().__init__(path, what)
-        self.path = Path(path)
-        self.what = what
-
-    def __str__(self) -> str:
-        return printable(f"{self.path}: {self.what}")
+from cyborgs.data.store_format import (
+    END,
+    FOOTER,
+    FOOTER_SIZE,
+    HEADER,
+    HEADER_SIZE,
+    INDEX_ROWS,
+    LARGEST,
+    LEVEL,
+    MAGIC,
+    VERSION,
+    StoreError,
+    packed_checksum,
+)
+from cyborgs.files import AppendFile, cleared, rename, sync_folder, try_remove
+from cyborgs.machine.disk_errors import why
 
 
 class RecordWriter:
@@ -74,14 +48,14 @@ class RecordWriter:
         self._rows: list[tuple[int, int, int, int]] = []
         self._seen: set[int] = set()
         self._file: AppendFile | None = AppendFile(self._partial)
-        header = _HEADER.pack(_MAGIC, VERSION, 0)
-        with self._writing(_HEADER_SIZE) as file:
-            file.write(header + _checksum(header))
-        self._offset = _HEADER_SIZE
+        header = HEADER.pack(MAGIC, VERSION, 0)
+        with self._writing(HEADER_SIZE) as file:
+            file.write(header + packed_checksum(header))
+        self._offset = HEADER_SIZE
 
     def write(self, index: int, data: bytes) -> None:
         """Append the record of ``index`` (>= 0, each once; ValueError otherwise)."""
-        self.write_stored(index, zlib.compress(data, _LEVEL))
+        self.write_stored(index, zlib.compress(data, LEVEL))
 
     def write_stored(self, index: int, stored: bytes) -> None:
         """Append a record as :meth:`RecordStore.read_stored` gave it: merging stores needs no new compression."""
@@ -106,10 +80,10 @@ class RecordWriter:
         """
         if self._file is None:
             return
-        index = np.array(sorted(self._rows), dtype="<u8").reshape(-1, _INDEX_ROWS).T.tobytes()
+        index = np.array(sorted(self._rows), dtype="<u8").reshape(-1, INDEX_ROWS).T.tobytes()
         text = json.dumps({"kind": self.kind, "meta": dict(meta or {})}, sort_keys=True).encode()
-        footer = _FOOTER.pack(self._offset, len(self._rows), len(text), xxhash.xxh64_intdigest(index + text))
-        end = index + text + footer + _checksum(footer) + _END
+        footer = FOOTER.pack(self._offset, len(self._rows), len(text), xxhash.xxh64_intdigest(index + text))
+        end = index + text + footer + packed_checksum(footer) + END
         with self._writing(self._offset + len(end)) as file:
             file.write(end)
             file.sync()
@@ -179,27 +153,25 @@ class RecordStore:
 
     def _read_index(self, descriptor: int) -> None:
         size = os.fstat(descriptor).st_size
-        header = self._bytes(descriptor, min(_HEADER_SIZE, size), 0)
-        if size < _HEADER_SIZE:
+        header = self._bytes(descriptor, min(HEADER_SIZE, size), 0)
+        if size < HEADER_SIZE:
             raise StoreError(self.path, f"is cut short: its {size} bytes are less than a header")
-        magic, version, _ = _HEADER.unpack(header[: _HEADER.size])
-        if magic != _MAGIC:
+        magic, version, _ = HEADER.unpack(header[: HEADER.size])
+        if magic != MAGIC:
             raise StoreError(self.path, "is no record store (its first bytes are others)")
-        if header[_HEADER.size :] != _checksum(header[: _HEADER.size]):
+        if header[HEADER.size :] != packed_checksum(header[: HEADER.size]):
             raise StoreError(self.path, "is damaged: the header's checksum does not match")
         if version != VERSION:
             raise StoreError(self.path, f"has format {version}, this version of cyborgs reads format {VERSION}")
-        footer = (
-            self._bytes(descriptor, _FOOTER_SIZE, size - _FOOTER_SIZE) if size >= _HEADER_SIZE + _FOOTER_SIZE else b""
-        )
-        if footer[-len(_END) :] != _END:
+        footer = self._bytes(descriptor, FOOTER_SIZE, size - FOOTER_SIZE) if size >= HEADER_SIZE + FOOTER_SIZE else b""
+        if footer[-len(END) :] != END:
             raise StoreError(self.path, f"is cut short: it ends after {size} bytes without an index")
-        if footer[_FOOTER.size : -len(_END)] != _checksum(footer[: _FOOTER.size]):
+        if footer[FOOTER.size : -len(END)] != packed_checksum(footer[: FOOTER.size]):
             raise StoreError(self.path, "is damaged: the footer's checksum does not match")
-        start, count, meta_length, checksum = _FOOTER.unpack(footer[: _FOOTER.size])
-        index_length = 8 * _INDEX_ROWS * count
-        missing = start + index_length + meta_length + _FOOTER_SIZE - size
-        if start < _HEADER_SIZE or missing:
+        start, count, meta_length, checksum = FOOTER.unpack(footer[: FOOTER.size])
+        index_length = 8 * INDEX_ROWS * count
+        missing = start + index_length + meta_length + FOOTER_SIZE - size
+        if start < HEADER_SIZE or missing:
             raise StoreError(self.path, f"is damaged: its length is {-missing:+} bytes off")
         tail = self._bytes(descriptor, index_length + meta_length, start)
         if xxhash.xxh64_intdigest(tail) != checksum:
@@ -216,7 +188,7 @@ class RecordStore:
         self._identity = checksum
         self._kind = described["kind"]
         self._meta: dict[str, Any] = described["meta"]
-        self._index = np.frombuffer(tail[:index_length], "<u8").reshape(_INDEX_ROWS, count)
+        self._index = np.frombuffer(tail[:index_length], "<u8").reshape(INDEX_ROWS, count)
         offsets, lengths = self._index[1], self._index[2]
         if count and ((offsets > start) | (lengths > np.uint64(start) - np.minimum(offsets, start))).any():
             raise StoreError(self.path, "is damaged: a record reaches beyond the records")
@@ -244,7 +216,7 @@ class RecordStore:
         stored = self.read_stored(index)
         try:
             stream = zlib.decompressobj()
-            data = stream.decompress(stored, _LARGEST)
+            data = stream.decompress(stored, LARGEST)
             if not stream.eof:
                 raise zlib.error("it is cut, or inflates to more than any map")
             return data
@@ -309,7 +281,3 @@ class RecordStore:
     def __setstate__(self, state: tuple[Path, str | None, int | None]) -> None:
         self.path, self._kind, self._identity = state
         self._descriptor = None
-
-
-def _checksum(data: bytes) -> bytes:
-    return _CHECKSUM.pack(xxhash.xxh64_intdigest(data))

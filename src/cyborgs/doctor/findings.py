@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final
 
+from cyborgs.doctor.finding import Finding
 from cyborgs.doctor.probes import PACKAGES, Facts
 
 NETWORK: Final = (
@@ -23,15 +23,6 @@ NETWORK: Final = (
     "glusterfs",
 )
 """File systems that answer over a network."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One sentence each."""
-
-    level: Literal["impossible", "slow", "note"]
-    what: str
-    do: str
 
 
 def findings(facts: Facts) -> list[Finding]:
@@ -301,13 +292,3 @@ RULES: Final[tuple[Callable[[Facts], Iterator[Finding]], ...]] = (
     _photos,
     _limits,
 )
-
-
-def impossible(found: list[Finding]) -> bool:
-    """Whether no run can work here."""
-    return any(finding.level == "impossible" for finding in found)
-
-
-def as_json(found: list[Finding]) -> list[dict[str, Any]]:
-    """For machines."""
-    return [vars(finding) for finding in found]

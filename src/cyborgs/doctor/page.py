@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from cyborgs.doctor.findings import Finding
+from cyborgs.doctor.finding import Finding
 from cyborgs.doctor.probes import Facts
 from cyborgs.machine.disk import readable
 

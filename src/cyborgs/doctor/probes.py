@@ -10,7 +10,6 @@ import importlib
 import os
 import platform
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,8 +17,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
+from cyborgs.doctor.gpus import gpus
 from cyborgs.doctor.speeds import arithmetic, decoding, writing
-from cyborgs.machine.cores import affinity_cores, cpu_flags, cpu_quota, memory_limit, usable_cores
+from cyborgs.machine.cores import affinity_cores, cpu_flags, cpu_quota, installed_memory, memory_limit, usable_cores
 from cyborgs.machine.disk import existing, free_bytes
 
 Facts = dict[str, dict[str, Any]]
@@ -153,7 +153,7 @@ def _model() -> str:
 
 def memory(request: Request) -> dict[str, Any]:
     """Memory of the machine, of the control group, and that in which loader processes hand over their views."""
-    found: dict[str, Any] = {"total_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")}
+    found: dict[str, Any] = {"total_bytes": installed_memory()}
     if Path("/proc/meminfo").exists():
         lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
         for key, name in (("MemAvailable", "available_bytes"), ("SwapTotal", "swap_bytes")):
@@ -163,38 +163,6 @@ def memory(request: Request) -> dict[str, Any]:
     if Path("/dev/shm").exists():
         usage = shutil.disk_usage("/dev/shm")
         found |= {"/dev/shm_bytes": usage.total, "/dev/shm free_bytes": usage.free}
-    return found
-
-
-def gpus(request: Request) -> dict[str, Any]:
-    """What the driver sees, and what torch does."""
-    found: dict[str, Any] = {"driver": None, "seen by the driver": []}
-    if shutil.which("nvidia-smi"):
-        query = ["nvidia-smi", "--query-gpu=driver_version,name,memory.total", "--format=csv,noheader"]
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=5, check=False)
-        rows = [line.split(", ") for line in answer.stdout.splitlines() if line.count(", ") == 2]
-        if rows:
-            found["driver"] = rows[0][0]
-        found["seen by the driver"] = [f"{name}, {size}" for _, name, size in rows]
-    import torch
-
-    found["torch's CUDA"] = torch.version.cuda
-    found["usable"] = torch.cuda.is_available()
-    found["seen by torch"] = []
-    for index in range(torch.cuda.device_count() if found["usable"] else 0):
-        properties = torch.cuda.get_device_properties(index)
-        free, total = torch.cuda.mem_get_info(index)
-        kernels = f"sm_{properties.major}{properties.minor}"
-        found["seen by torch"].append(
-            {
-                "name": properties.name,
-                "memory_bytes": total,
-                "free_bytes": free,
-                "capability": f"{properties.major}.{properties.minor}",
-                "bf16": torch.cuda.is_bf16_supported(including_emulation=False),
-                "kernels": kernels in torch.cuda.get_arch_list(),
-            }
-        )
     return found
 
 
@@ -209,7 +177,7 @@ def processes(request: Request) -> dict[str, Any]:
 
 def places(request: Request) -> dict[str, Any]:
     """The folders that runs write to: file system, free bytes, whether writing is allowed; speed where the run goes."""
-    from cyborgs.data.scan import default_cache
+    from cyborgs.data.scan_cache import default_cache
 
     wanted = {"temporary folder": Path(tempfile.gettempdir()), "cache": default_cache(".").parent}
     if request.out is not None:
@@ -285,7 +253,7 @@ PROBES: dict[str, Callable[[Request], dict[str, Any]]] = {
     "system": system,
     "processor": processor,
     "memory": memory,
-    "GPUs": gpus,
+    "GPUs": lambda request: gpus(),
     "processes": processes,
     "places": places,
     "photos": photos,

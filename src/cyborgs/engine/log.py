@@ -35,6 +35,12 @@ def duration(seconds: float) -> str:
     return "0s"
 
 
+def loss_text(numbers: Mapping[str, float]) -> str:
+    """``loss 3.41 (contrast 3.30, cluster 1.12)``, of a step's figures; ``loss -`` where none is known yet."""
+    parts = ", ".join(f"{n.removeprefix('loss/')} {v:.3f}" for n, v in numbers.items() if n.startswith("loss/"))
+    return f"loss {numbers['loss']:.3f} ({parts})" if "loss" in numbers else "loss -"
+
+
 class RunLog:
     """Everything a run says: metrics to files, progress to the terminal. Silent on all processes but the first.
 

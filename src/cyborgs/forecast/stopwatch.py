@@ -10,8 +10,7 @@ from typing import Final, final
 import torch
 
 from cyborgs import distributed
-from cyborgs.engine.callback import Callback
-from cyborgs.engine.trainer import Trainer
+from cyborgs.engine.callback import Callback, Training
 from cyborgs.forecast.usage import own_bytes
 
 LEAST_STEPS: Final = 4
@@ -59,7 +58,7 @@ class StepTimer(Callback):
         self.ends.clear()
         self._start = time.perf_counter()
 
-    def on_step(self, trainer: Trainer) -> None:
+    def on_step(self, trainer: Training) -> None:
         """Note the time; raises Enough at the end."""
         if self.cuda:  # what was asked of the GPU must be done, or the last step would seem to take nothing
             torch.cuda.synchronize()

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from cyborgs import distributed
-from cyborgs.data.store import StoreError
-from cyborgs.engine.callback import Callback
+from cyborgs.data.store_format import StoreError
+from cyborgs.engine.callback import Callback, Training
 from cyborgs.engine.contract import ADVICE, LossError
 from cyborgs.engine.diagnosis import where_not_finite
-from cyborgs.engine.trainer import Trainer
 from cyborgs.errors import UserError
 from cyborgs.health.advice import over, sentence
 from cyborgs.health.config import HealthConfig
@@ -110,7 +109,7 @@ class Health(Callback):
 
     def on_gradients(
         self,
-        trainer: Trainer,
+        trainer: Training,
         plan: EpochPlan,
         works: Callable[[], list[StepWork]],
         values: Mapping[str, Tensor],
@@ -135,7 +134,7 @@ class Health(Callback):
 
     def _not_finite(
         self,
-        trainer: Trainer,
+        trainer: Training,
         plan: EpochPlan,
         works: Callable[[], list[StepWork]],
         names: Sequence[str],
@@ -156,7 +155,7 @@ class Health(Callback):
         self._episode("not_finite").active = True
         self._event(trainer, plan.epoch, "not_finite", "begins", text, figure, str(value), step)
 
-    def measure(self, trainer: Trainer, plan: EpochPlan, numbers: Mapping[str, float]) -> Mapping[str, float]:
+    def measure(self, trainer: Training, plan: EpochPlan, numbers: Mapping[str, float]) -> Mapping[str, float]:
         """Figures of networks and optimiser, and those that the method adds."""
         found = {"batchnorm/dead": dead_share(trainer.trainable), "update/ratio": update_ratio(trainer.optimizer)}
         known = {name: value.double() for name, value in found.items() if value is not None}
@@ -168,13 +167,13 @@ class Health(Callback):
         figures |= self.method.figures(numbers)
         return {name: value for name, value in figures.items() if math.isfinite(value)}
 
-    def on_log(self, trainer: Trainer, plan: EpochPlan, numbers: Mapping[str, float]) -> None:
+    def on_log(self, trainer: Training, plan: EpochPlan, numbers: Mapping[str, float]) -> None:
         """Judge the step."""
         readings = read_step(numbers, plan, self.config, self._known, self._memory)
         self._judge(trainer, plan.epoch, readings, self.config.patience)
         self._judge_loader(trainer)
 
-    def on_refreshed(self, trainer: Trainer, name: str) -> Mapping[str, float]:
+    def on_refreshed(self, trainer: Training, name: str) -> Mapping[str, float]:
         """Measure and judge a generation of masks."""
         if name != "masks":
             return {}
@@ -183,7 +182,7 @@ class Health(Callback):
         self._judge(trainer, epoch, read_masks(figures, self.config, self._known), 1)
         return figures
 
-    def on_step(self, trainer: Trainer) -> None:
+    def on_step(self, trainer: Training) -> None:
         """Stop where a sickness goes on that is to stop the run."""
         episodes = {**self._episodes, "starved_loader": self._loader}
         for name, episode in episodes.items():
@@ -224,7 +223,7 @@ class Health(Callback):
     def _episode(self, name: str) -> Episode:
         return self._episodes.setdefault(name, Episode())
 
-    def _judge(self, trainer: Trainer, epoch: int, readings: Iterable[Reading], patience: int) -> None:
+    def _judge(self, trainer: Training, epoch: int, readings: Iterable[Reading], patience: int) -> None:
         by_name: dict[str, list[Reading]] = {}
         for reading in readings:
             by_name.setdefault(reading.name, []).append(reading)
@@ -240,7 +239,7 @@ class Health(Callback):
                     words = over(name, reading.figure, reading.value, trainer.progress.step)
                 self._event(trainer, epoch, name, state, words, reading.figure, reading.value)
 
-    def _judge_loader(self, trainer: Trainer) -> None:
+    def _judge_loader(self, trainer: Training) -> None:
         if self.config.starved_loader == "ignore":
             return
         times = trainer.times
@@ -257,7 +256,7 @@ class Health(Callback):
 
     def _event(
         self,
-        trainer: Trainer,
+        trainer: Training,
         epoch: int,
         name: str,
         state: str,

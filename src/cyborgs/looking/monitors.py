@@ -19,9 +19,8 @@ from PIL import Image
 
 from cyborgs import distributed
 from cyborgs.data.images import Images
-from cyborgs.engine.callback import Callback
+from cyborgs.engine.callback import Callback, Training
 from cyborgs.engine.contract import Stopped
-from cyborgs.engine.trainer import Trainer
 from cyborgs.errors import UserError, printable
 from cyborgs.evaluation.dense.linear import ProbeSettings, linear_segmentation
 from cyborgs.evaluation.sets.labelled import LabelledSet, read_list
@@ -68,12 +67,12 @@ class Monitors(Callback):
         self._done = -1
         self._measures: dict[str, Measure] = {"neighbours": self._neighbours} | _labelled(recipe)
 
-    def on_epoch(self, trainer: Trainer, plan: EpochPlan) -> None:
+    def on_epoch(self, trainer: Training, plan: EpochPlan) -> None:
         """Before the epoch's refreshes."""
         if plan.epoch % self._recipe.monitor.every == 0:
             self._measure(trainer, plan.epoch)
 
-    def on_end(self, trainer: Trainer) -> None:
+    def on_end(self, trainer: Training) -> None:
         """After the last epoch."""
         self._measure(trainer, trainer.epochs)
 
@@ -85,7 +84,7 @@ class Monitors(Callback):
         """Go on from what ``state_dict`` gave."""
         self._done = int(state["epoch"])
 
-    def _measure(self, trainer: Trainer, epoch: int) -> None:
+    def _measure(self, trainer: Training, epoch: int) -> None:
         if epoch <= self._done:
             return
         failure: Exception | None = None
@@ -103,7 +102,7 @@ class Monitors(Callback):
             raise failure or RuntimeError("a monitor failed in the first process; its message says why")
         self._done = epoch
 
-    def _all(self, trainer: Trainer, epoch: int) -> None:
+    def _all(self, trainer: Training, epoch: int) -> None:
         backbone = copy.deepcopy(cast(Backbone, trainer.trainable.backbone)).eval()
         lines: list[dict[str, Any]] = []
         for name, measure in self._measures.items():

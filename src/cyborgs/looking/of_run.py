@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from cyborgs.data.images import Images
-from cyborgs.data.store import StoreError
+from cyborgs.data.store_format import StoreError
 from cyborgs.engine.checkpoint import Checkpoints
 from cyborgs.errors import UserError
 from cyborgs.features.extraction import UInt8

@@ -9,8 +9,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from cyborgs.data.store import StoreError
-from cyborgs.files import listed, remove_tree, why, write_bytes
+from cyborgs.data.store_format import StoreError
+from cyborgs.files import listed, remove_tree, write_bytes
+from cyborgs.machine.disk_errors import why
 from cyborgs.sealed import sealed, unsealed
 
 _SIZE: Final = struct.Struct("<HH")

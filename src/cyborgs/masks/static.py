@@ -30,9 +30,11 @@ import xxhash
 from filelock import FileLock, Timeout
 
 from cyborgs import distributed
-from cyborgs.data.store import RecordStore, RecordWriter, StoreError
+from cyborgs.data.store import RecordStore, RecordWriter
+from cyborgs.data.store_format import StoreError
 from cyborgs.errors import DiskError
-from cyborgs.files import disk_error, make_folder, write_bytes
+from cyborgs.files import make_folder, write_bytes
+from cyborgs.machine.disk_errors import disk_error
 from cyborgs.masks.folder import pack
 from cyborgs.masks.generate import ReadableImages, generate, label_groups
 from cyborgs.masks.source import FixedSource

@@ -26,7 +26,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from cyborgs.data.store import RecordStore, RecordWriter, StoreError
+from cyborgs.data.store import RecordStore, RecordWriter
+from cyborgs.data.store_format import StoreError
 from cyborgs.files import cleared, discard, listed, make_folder, rename, sync_folder, try_remove, unlink, write_bytes
 from cyborgs.masks.folder import (
     complete,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cyborgs.data.images import Images
-from cyborgs.data.store import StoreError
+from cyborgs.data.store_format import StoreError
 from cyborgs.errors import UserError
 from cyborgs.masks.folder import masks_folder
 from cyborgs.masks.store import MaskStore

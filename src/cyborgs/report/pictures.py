@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cyborgs.data.palette import overlay, palette
-from cyborgs.data.store import StoreError
+from cyborgs.data.store_format import StoreError
 from cyborgs.errors import printable
 from cyborgs.masks.store import MaskStore
 

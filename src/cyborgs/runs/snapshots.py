@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import final
 
-from cyborgs.engine.callback import Callback
-from cyborgs.engine.trainer import Trainer
+from cyborgs.engine.callback import Callback, Training
 from cyborgs.files import make_folder
 from cyborgs.methods.method import Method
 from cyborgs.models.weights import save_backbone
@@ -24,18 +23,18 @@ class Snapshots(Callback):
         self._folder = folder
         self._recipe = recipe
 
-    def on_epoch(self, trainer: Trainer, plan: EpochPlan) -> None:
+    def on_epoch(self, trainer: Training, plan: EpochPlan) -> None:
         """Before the epoch's refreshes."""
         refresh = self._recipe.snapshot_refreshes and (plan.epoch == 0 or bool(plan.refresh))
         if refresh or plan.epoch in self._recipe.snapshots:
             self._write(trainer, plan.epoch)
 
-    def on_end(self, trainer: Trainer) -> None:
+    def on_end(self, trainer: Training) -> None:
         """After the last epoch."""
         if self._recipe.snapshot_refreshes or trainer.epochs in self._recipe.snapshots:
             self._write(trainer, trainer.epochs)
 
-    def _write(self, trainer: Trainer, epoch: int) -> None:
+    def _write(self, trainer: Training, epoch: int) -> None:
         if trainer.fabric.is_global_zero:
             make_folder(self._folder)
             save_backbone(

@@ -21,7 +21,8 @@ from cyborgs.seeds import numpy_generator
 from cyborgs.structures import Batch, View, ViewGeometry
 from cyborgs.views.config import ViewSpec
 from cyborgs.views.pair import make_views
-from cyborgs.views.workers import PREFETCH, Board, Failure, Parcel, WorkerWatch, check_shared_memory
+from cyborgs.views.shared_memory import check_shared_memory
+from cyborgs.views.workers import PREFETCH, Board, Failure, Parcel, WorkerWatch
 
 
 class Masks(Protocol):

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
-from pathlib import Path
 from types import FrameType
 from typing import Any, final
 
@@ -24,56 +23,16 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from cyborgs.errors import UserError, printable
+from cyborgs.views.shared_memory import LoaderError, shared_memory_advice
 
 PREFETCH = 2
 """Micro-batches that a worker makes ahead."""
-
-SHARED_MEMORY = Path("/dev/shm")
-"""Where workers put pixels for the main process (Linux)."""
 
 RESUME = "The run goes on from its last checkpoint with --resume."
 
 
 class WorkerLost(UserError):
     """A loader process ended by a signal or by itself: which, why, on which picture, and what to do."""
-
-
-class LoaderError(UserError):
-    """The system has too little of what loader processes need: files or shared memory."""
-
-
-def megabytes(count: int) -> str:
-    """``12.3 MB``."""
-    return f"{count / 1e6:.1f} MB"
-
-
-def free_shared_memory() -> int | None:
-    """Bytes free for this user in shared memory; None where there is no such folder."""
-    if not SHARED_MEMORY.is_dir():
-        return None
-    state = os.statvfs(SHARED_MEMORY)
-    return state.f_bavail * state.f_frsize
-
-
-def shared_memory_advice(needed: int) -> str:
-    """Figures and remedies."""
-    free = free_shared_memory()
-    left = "" if free is None else f", {megabytes(free)} of {SHARED_MEMORY} are free"
-    return (
-        f"The loader processes hold up to {megabytes(needed)} in shared memory{left}. "
-        f"Give --workers 0, fewer --workers, or more of it (docker run --shm-size={-(-needed * 5 // 4) // 2**20 + 64}m)."
-    )
-
-
-def check_shared_memory(needed: int) -> None:
-    """Refuse at the start what would die of SIGBUS later.
-
-    Raises:
-        LoaderError: fewer than ``needed`` bytes are free.
-    """
-    free = free_shared_memory()
-    if free is not None and free < needed:
-        raise LoaderError(f"shared memory is too small. {shared_memory_advice(needed)}")
 
 
 @final

@@ -23,7 +23,10 @@ from cyborgs.evaluation.settings.photos import (
 from cyborgs.evaluation.settings.pixels import ClusteringSettings, DenseProbeSettings, FcnSettings, StuffProbeSettings
 from cyborgs.evaluation.training.config import FineTuneConfig
 
-Preset = Literal["paper", "small"]
+Preset = Literal["small", "paper"]
+DEFAULT_PRESET: Final[Preset] = "small"
+"""Of every command: done in minutes anywhere, and its first line says that it is not the published protocol, which may
+train for days."""
 Settings = (
     Voc07Settings
     | KnnSettings
@@ -63,6 +66,10 @@ class Entry:
     """How many they were published with, to learn from and to be judged by."""
     variants: tuple[Settings, ...] = ()
     """Other published settings."""
+
+    def of(self, preset: str) -> Settings:
+        """The settings of a preset."""
+        return self.small if preset == "small" else self.settings
 
 
 def _classification(share: float, decay: float) -> ClassificationSettings:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cyborgs.data.listing import list_images
 from cyborgs.errors import UserError
 from cyborgs.evaluation.sets.class_lists import lines, listed, must_exist
-from cyborgs.evaluation.sets.layout_names import TESTS, parts_of_layouts
+from cyborgs.evaluation.sets.layouts import TESTS, parts_of_layouts
 from cyborgs.evaluation.sets.splits import counted, fingerprint, stratified
 from cyborgs.features.reading import read_photo
 

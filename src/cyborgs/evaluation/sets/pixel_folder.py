@@ -18,7 +18,7 @@ from cyborgs.data.listing import list_images
 from cyborgs.errors import UserError
 from cyborgs.evaluation.sets.class_lists import lines, must_exist
 from cyborgs.evaluation.sets.labelled import read_list
-from cyborgs.evaluation.sets.layout_names import LABELS, TESTS
+from cyborgs.evaluation.sets.layouts import LABELS, TESTS
 
 EXTRA: Final = "label maps without a photo of these splits"
 

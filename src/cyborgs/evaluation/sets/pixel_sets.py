@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +29,7 @@ from cyborgs.evaluation.sets.pixel_layouts import LAYOUTS
 from cyborgs.evaluation.sets.splits import balanced_order, counted, fingerprint, first_of, part_of
 from cyborgs.evaluation.settings.pixels import LabelMapSettings
 from cyborgs.features.reading import read_photo
+from cyborgs.machine.cores import usable_cores
 
 UInt8 = NDArray[np.uint8]
 _SHARE: Final = 62
@@ -93,7 +93,7 @@ class PixelSet:
             return np.bincount(np.where(labels == VOID, VOID_COLUMN, labels).ravel(), minlength=VOID_COLUMN + 1) > 0
 
         found = np.zeros((len(self), VOID_COLUMN + 1), bool)
-        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(min(4, usable_cores())) as pool:
             for i, which in enumerate(pool.map(one, range(len(self)))):
                 found[i] = which
         return found
