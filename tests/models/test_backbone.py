@@ -42,6 +42,9 @@ def by_hooks(network: nn.Module, names: tuple[str, ...], x: torch.Tensor) -> dic
     ("name", "layers", "widths", "clustered"),
     [
         ("resnet18", ("layer2", "layer3", "layer4"), (128, 256, 512), "layer2.1"),
+        ("resnet101", ("layer2", "layer3", "layer4"), (512, 1024, 2048), "layer2.3"),
+        ("wide_resnet50_2", ("layer2", "layer3", "layer4"), (512, 1024, 2048), "layer2.3"),
+        ("resnext50_32x4d", ("layer2", "layer3", "layer4"), (512, 1024, 2048), "layer2.3"),
         ("resnet50", ("layer2", "layer3", "layer4"), (512, 1024, 2048), "layer2.2"),
         ("convnext_tiny", ("features.3", "features.5", "features.7"), (192, 384, 768), "features.3.2"),
         ("mobilenet_v3_small", ("features.3", "features.8", "features.12"), (24, 48, 576), "features.3"),
