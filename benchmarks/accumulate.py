@@ -47,7 +47,7 @@ def work(kind: str, args: argparse.Namespace, pipe: Connection) -> None:
     )
     fabric = Fabric(accelerator=args.device, devices=1)
     method = build_method(recipe).train().to(memory_format=torch.channels_last)
-    groups = parameter_groups(method, recipe.optimizer.weight_decay)
+    groups = parameter_groups(method, recipe.optimizer)
     module, optimizer = fabric.setup(method, build_optimizer(recipe.optimizer, groups, 0.01))
     gradients = Gradients(fabric, module, method, negatives)  # type: ignore[arg-type]
     parts: list[Any] = [made_up_batch(recipe.views, images)] * (args.batch // images)

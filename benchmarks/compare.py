@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 import cyborgs
-from cyborgs.evaluation.comparing.comparison import CELLS
+from cyborgs.evaluation.comparing.task import CELLS
 from cyborgs.machine.cores import usable_cores
 
 GOAL = 120.0
@@ -56,8 +56,8 @@ def main() -> None:
             shutil.rmtree(out / CELLS, ignore_errors=True)
             started = time.perf_counter()
             cyborgs.compare(
-                data,
                 ["random:resnet18", "random:resnet34"],
+                data=data,
                 out=out,
                 protocol="linear-classification",
                 seeds=args.seeds,

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from cyborgs.engine.optim import LARS, parameter_groups
+from cyborgs.engine.optimizer_config import OptimizerConfig
 from cyborgs.methods.cyborgs.method import Cyborgs
 from cyborgs.methods.cyborgs.settings import CyborgsConfig
 from cyborgs.models.config import BackboneConfig
@@ -80,7 +81,7 @@ def main() -> None:
     method.train()
     if args.precision == "bf16":
         method.to(memory_format=torch.channels_last)
-    optimizer = LARS(parameter_groups(method, 1.5e-6), lr=0.1, weight_decay=1.5e-6)
+    optimizer = LARS(parameter_groups(method, OptimizerConfig()), lr=0.1, weight_decay=1.5e-6)
     batch = batch_of(args.batch, args.size, grid, args.device)
     plan, seed = EpochPlan(6, (), {"contrast": 1.0}), StepSeed(0, 6, 0)
     ready = [method.backbone.normalise(view.images) for view in batch.views]

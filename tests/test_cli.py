@@ -90,7 +90,7 @@ def test_pretrain_help_names_recipes_and_settings(capsys: pytest.CaptureFixture[
         (["segment", "x", "--source", "grid", "--out", "y", "--grid", "16"], "need 1 to 15"),
         (["segment", "x", "--source", "ground-truth", "--out", "y"], "truth: ground-truth needs annotations"),
         (["segment", "x", "--backbone", "y", "--out", "y", "--export", "png"], "label-studio"),
-        (["evaluate", "--backbone", "missing", "--train", "a", "--val", "b", "--classes", "2"], "missing"),
+        (["evaluate", "knn", "--backbone", "y", "--data", "missing"], "missing: no such folder"),
         (["report", "missing"], "missing: holds no run"),
     ],
     ids=lambda v: " ".join(v)[:40] if isinstance(v, list) else "",
@@ -224,16 +224,12 @@ def test_evaluate_as_a_process(finished: Path, tmp_path: Path) -> None:
             Image.fromarray((grey > 127).astype(np.uint8)).save(tmp_path / f"truth{i}.png")
             lines.append(f"{photo} {tmp_path / f'truth{i}.png'}")
         (tmp_path / f"{name}.txt").write_text("\n".join(lines))
-    out = tmp_path / "figures.json"
-    result = run(
-        *("evaluate", "--backbone", finished / "run", "--train", tmp_path / "train.txt", "--val", tmp_path / "val.txt"),
-        *("--classes", "2", "--layers", "layer4", "--out", out),
-    )
+    command = ("evaluate", "dense-probe", "--backbone", finished / "run", "--data", tmp_path, "--layers", "layer4")
+    result = run(*command, "--out", tmp_path / "out")
     assert result.returncode == 0, result.stderr
-    rows = json.loads(out.read_text())
-    assert {row["weights"] for row in rows} == {"pretrained", "random"}
-    assert len(rows) == 2
-    assert all(0 <= row["miou"] <= 1 for row in rows)
+    figures = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert all(0 <= figures[who]["value"] <= 1 for who in ("pretrained", "random"))
+    assert figures["pretrained"]["counts"] == {"train": 4, "test": 4, "classes": 2}
 
 
 def test_report_as_a_process(finished: Path) -> None:

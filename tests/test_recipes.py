@@ -23,9 +23,7 @@ def test_each_recipe_builds_and_steps(name: str) -> None:
     recipe = RECIPES[name]()
     recipe = replace(recipe, views=ViewSpec(32, 2), batch_size=8, method=replace(recipe.method, hidden=64)).resolved(80)
     method = build_method(recipe).train()
-    optimizer = build_optimizer(
-        recipe.optimizer, parameter_groups(method, recipe.optimizer.weight_decay), recipe.optimizer.lr
-    )
+    optimizer = build_optimizer(recipe.optimizer, parameter_groups(method, recipe.optimizer), recipe.optimizer.lr)
     plans = {tuple(p.losses): p for p in (recipe.method.plan(e) for e in range(recipe.epochs))}
     for step, plan in enumerate(plans.values()):
         losses = method.training_step(make_batch(8, 32), plan, StepSeed(0, plan.epoch, step)).losses

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from cyborgs.api import curve as curve
     from cyborgs.api import evaluate as evaluate
     from cyborgs.api import gallery as gallery
-    from cyborgs.api import judge as judge
     from cyborgs.api import pretrain as pretrain
     from cyborgs.api import quality as quality
     from cyborgs.api import segment as segment
@@ -33,7 +32,6 @@ _HOMES = {
     "quality": "cyborgs.api",
     "gallery": "cyborgs.api",
     "evaluate": "cyborgs.api",
-    "judge": "cyborgs.api",
     "compare": "cyborgs.api",
     "curve": "cyborgs.api",
     "load_backbone": "cyborgs.models.weights",
@@ -73,7 +71,6 @@ __all__ = [
     "curve",
     "evaluate",
     "gallery",
-    "judge",
     "load_backbone",
     "pretrain",
     "quality",

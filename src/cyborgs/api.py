@@ -10,9 +10,9 @@ from cyborgs.data.images import Images
 from cyborgs.data.listing import list_images
 from cyborgs.data.scan import scan
 from cyborgs.engine.log import moving
-from cyborgs.evaluation.comparing import comparison
-from cyborgs.evaluation.comparing.judge import judge as judge
-from cyborgs.evaluation.dense.layer_probes import evaluate as evaluate
+from cyborgs.evaluation.comparing.comparison import compare_backbones as compare
+from cyborgs.evaluation.comparing.curve import curve_of_run as curve
+from cyborgs.evaluation.comparing.evaluate import evaluate as evaluate
 from cyborgs.masks.config import MaskConfig
 from cyborgs.quality.of_masks import quality as quality
 from cyborgs.runs.recipe import Recipe
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from cyborgs.engine.callback import Callback
     from cyborgs.runs.pretrain import Run
 
-compare = comparison.compare_backbones
-curve = comparison.curve_of_run
+__all__ = ["compare", "curve", "evaluate", "gallery", "pretrain", "quality", "read_photos", "report", "segment"]
 
 
 def pretrain(

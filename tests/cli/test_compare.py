@@ -11,10 +11,10 @@ import torch
 
 from cyborgs.cli import main
 from cyborgs.errors import UserError
-from cyborgs.evaluation.comparing.compare_files import short_names
+from cyborgs.evaluation.comparing.compare import short_names
 from cyborgs.evaluation.comparing.comparison import photos_of_run
 from cyborgs.evaluation.protocols import protocol as protocols
-from cyborgs.evaluation.protocols.guess import guess_protocol
+from cyborgs.evaluation.sets.layouts import guess_protocol
 from cyborgs.models.backbone import Backbone
 from cyborgs.models.weights import save_backbone
 from cyborgs.recipes import RECIPES
@@ -54,7 +54,7 @@ def _network(level: float) -> Backbone:
 def test_compare(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = make_classes(tmp_path / "labelled")
     out = tmp_path / "out"
-    command = ["compare", "--data", str(data), "--backbones", str(run), "random", "--out", str(out), "--seeds", "2"]
+    command = ["compare", "--data", str(data), "--backbone", str(run), "random", "--out", str(out), "--seeds", "2"]
     command += ["--shares", "10", "100", "--draws", "50"]
     assert main(command) == 0
     said = capsys.readouterr()
@@ -76,19 +76,21 @@ def test_compare(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 def test_compare_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = str(make_classes(tmp_path / "labelled"))
     for extra, words in (
-        (["--data", str(tmp_path / "no"), "--backbones", RANDOM], "no such file or folder"),
-        (["--data", data, "--backbones", RANDOM, "--protocol", "no"], "no protocol is named 'no'"),
-        (["--data", data, "--backbones", RANDOM, "--seeds", "0"], "--seeds: need at least 1"),
-        (["--data", data, "--backbones", RANDOM, "--shares", "0"], "--shares"),
-        (["--data", data, "--backbones", RANDOM, RANDOM], "none twice"),
-        (["--data", data, "--backbones", "nowhere"], "nowhere"),
+        (["--data", str(tmp_path / "no"), "--backbone", RANDOM], "no such file or folder"),
+        (["--data", data, "--backbone", RANDOM, "--protocol", "no"], "no protocol is named 'no'"),
+        (["--data", data, "--backbone", RANDOM, "--seeds", "0"], "--seeds: need at least 1"),
+        (["--data", data, "--backbone", RANDOM, "--shares", "0"], "--shares"),
+        (["--data", data, "--backbone", RANDOM, RANDOM], "none twice"),
+        (["--data", data, "--backbone", "nowhere"], "nowhere"),
     ):
         assert main(["compare", "--out", str(tmp_path / "out"), *extra]) == 1
         assert words in capsys.readouterr().err
-    assert main(["compare", "--data", data, "--backbones", RANDOM, "--ignore", "0"]) == 2
+    assert main(["compare", "--data", data, "--backbone", RANDOM, "--ignore", "0"]) == 2
     assert "--ignore" in capsys.readouterr().err
-    assert main(["compare", "--backbones", RANDOM]) == 2
+    assert main(["compare", "--backbone", RANDOM]) == 2
     assert "--data" in capsys.readouterr().err
+    assert main(["compare", "--data", data, "--backbones", RANDOM]) == 2
+    assert "there is no --backbones: backbones are given by --backbone, one or several" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -182,7 +184,7 @@ def test_photos_of_a_run(run: Path, tmp_path: Path) -> None:
 def test_a_label_that_counts_nowhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     for protocol in ("dense-probe", "folder-segmentation", "coco-stuff-probe", "clustering"):
-        command = ["compare", "--data", str(tmp_path), "--backbones", RANDOM, "--protocol", protocol]
+        command = ["compare", "--data", str(tmp_path), "--backbone", RANDOM, "--protocol", protocol]
         assert main([*command, "--ignore", "11", "--out", str(out), "--draws", "5"]) == 0
         settings = json.loads((out / "compare.json").read_text())["settings"]
         assert settings["ignore"] == 11
@@ -190,7 +192,7 @@ def test_a_label_that_counts_nowhere(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_settings_of_the_protocol_are_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, out = str(make_classes(tmp_path / "labelled")), tmp_path / "out"
-    command = ["compare", "--data", data, "--backbones", RANDOM, "--out", str(out), "--draws", "5"]
+    command = ["compare", "--data", data, "--backbone", RANDOM, "--out", str(out), "--draws", "5"]
     for options, wanted, first in (
         ([], {"solver": "logistic", "size": 96}, "preset small: not the paper's protocol."),
         (["--size", "64"], {"solver": "logistic", "size": 64}, "preset small with changes: not the paper's protocol."),

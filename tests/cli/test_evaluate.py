@@ -17,7 +17,7 @@ import torch
 from cyborgs.cli import main
 from cyborgs.engine.contract import Stopped
 from cyborgs.errors import UserError
-from cyborgs.evaluation.comparing import judge as judging
+from cyborgs.evaluation.comparing import evaluate as evaluating
 from cyborgs.evaluation.photos import colour_order
 from cyborgs.evaluation.protocols import protocol as protocols
 from cyborgs.evaluation.protocols.catalogue import ENTRIES
@@ -70,7 +70,7 @@ def test_random_weights_beside_it(toy: Any, weights: Path, tmp_path: Path, capsy
 def test_papers_settings_and_single_changes(
     toy: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = ("voc07", "--backbone", NETWORK, "--data", "d", "--out", tmp_path, "--draws", "9")
+    command = ("voc07", "--backbone", NETWORK, "--data", "d", "--out", tmp_path, "--draws", "9", "--preset=paper")
     own = " (its settings on other photos: 100 and 80, not 5,011 and 4,952)"
     for options, words in (
         ((), f"preset paper: not the paper's protocol{own}."),
@@ -111,7 +111,7 @@ def test_what_was_chosen_is_said(toy: Any, tmp_path: Path, capsys: pytest.Captur
 def test_a_protocol_of_ours_says_so(toy: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate("dense-probe", "--backbone", NETWORK, "--data", "d", "--out", tmp_path, "--draws", "9") == 0
     said = capsys.readouterr().out
-    assert said.startswith("dense-probe, preset paper: not the paper's protocol, but one of ours.\n")
+    assert said.startswith("dense-probe, preset small: not the paper's protocol, but one of ours.\n")
     found = json.loads((tmp_path / "result.json").read_text())
     assert (found["settings_are_published"], found["settings_from"]) == (False, "ours")
 
@@ -180,6 +180,7 @@ def test_a_real_protocol(weights: Path, tmp_path: Path, capsys: pytest.CaptureFi
         (["dense-probe", "--backbone", NETWORK, "--data", "{data}", "--share", "0"], 1, "--share: need a share"),
         (["voc07", "--backbone", NETWORK, "--data", "{data}", "--variant", "other"], 2, "variant"),
         (["voc07", "--data", "d"], 2, "--backbone"),
+        (["--backbone", "b", "--train", "a", "--val", "b"], 2, "there is no --train: the protocol is named first"),
     ],
 )
 def test_mistakes(argv: list[str], code: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -207,7 +208,7 @@ def test_data_is_opened_before_any_network(toy: Any, monkeypatch: pytest.MonkeyP
         raise UserError("list.txt: missing.")
 
     monkeypatch.setattr(toy, "open_data", missing)
-    monkeypatch.setattr(judging, "Opener", lambda *_: pytest.fail("a network was opened"))
+    monkeypatch.setattr(evaluating, "Opener", lambda *_: pytest.fail("a network was opened"))
     assert evaluate("voc07", "--backbone", NETWORK, "--data", "d") == 1
 
 
@@ -247,14 +248,13 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_every_protocol_parses_with_both_presets() -> None:
-    from cyborgs.cli.evaluate import Judge
-    from cyborgs.cli.protocol_options import parse
+    from cyborgs.cli.evaluate import parse
 
-    for entry in ENTRIES.values():
+    for name, entry in ENTRIES.items():
         for preset, settings in (("paper", entry.settings), ("small", entry.small)):
-            argv = ["--backbone", "b", "--data", "d", f"--preset={preset}"]
-            asked, found, _ = parse(entry, Judge, argv, prog="cyborgs", description="", default="paper")
-            assert (asked.preset, found) == (preset, settings)
+            asked, _, found = parse(name, ["--backbone", "b", "--data", "d", f"--preset={preset}"])
+            assert (asked["preset"], found) == (preset, settings)
+        assert parse(name, ["--backbone", "b", "--data", "d"])[2] == entry.small
 
 
 def test_help_loads_no_torch() -> None:

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from cyborgs.engine.optimizer_config import OptimizerConfig
-from cyborgs.engine.schedule import learning_rate, warmup_steps
+from cyborgs.engine.schedule import learning_rate, scheduled, warmup_steps
 
 
 @pytest.mark.parametrize(
@@ -65,3 +65,14 @@ def test_what_cannot_be_is_refused() -> None:
 def test_no_torch_is_loaded() -> None:
     code = "import sys, cyborgs.engine.schedule; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_what_else_changes_with_the_step() -> None:
+    """Half a cosine over 5 steps: the beginning, (1 + cos 45 degrees) / 2, the middle, the end."""
+    config = OptimizerConfig(momentum=0.9, momentum_end=0.5, weight_decay=0.0, weight_decay_end=1.0)
+    momentum = [scheduled(config, step, 5)["momentum"] for step in range(5)]
+    assert momentum == pytest.approx([0.9, 0.5 + 0.4 * 0.8535534, 0.7, 0.5 + 0.4 * 0.1464466, 0.5], rel=1e-6)
+    decay = [scheduled(config, step, 5)["weight_decay"] for step in range(5)]
+    assert decay == pytest.approx([0.0, 0.1464466, 0.5, 0.8535534, 1.0], rel=1e-6)
+    assert scheduled(OptimizerConfig(), 3, 5) == {}
+    assert scheduled(OptimizerConfig(kind="adamw", momentum_end=0.5), 0, 5) == {"momentum": 0.9}

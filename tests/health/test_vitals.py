@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from cyborgs.engine.optim import LARS, parameter_groups
+from cyborgs.engine.optim import build_optimizer, parameter_groups
+from cyborgs.engine.optimizer_config import OptimizerConfig
 from cyborgs.health.vitals import dead_share, update_ratio
 
 
@@ -41,12 +42,12 @@ def test_layers_that_do_not_count() -> None:
     assert dead_share(nn.Linear(2, 2)) is None
 
 
-@pytest.mark.parametrize("kind", ["lars", "sgd"])
+@pytest.mark.parametrize("kind", ["lars", "sgd", "adamw"])
 def test_the_ratio_is_that_of_the_step_just_made(kind: str) -> None:
     layers = network()
     layers[2].requires_grad_(False)
-    groups = parameter_groups(layers, 0.01)
-    optimizer = LARS(groups, 0.3) if kind == "lars" else torch.optim.SGD(groups, 0.3, momentum=0.9)
+    config = OptimizerConfig(kind=kind, weight_decay=0.01)  # type: ignore[arg-type]
+    optimizer = build_optimizer(config, parameter_groups(layers, config), 0.3)
     assert update_ratio(optimizer) is None
     for _ in range(3):
         moved = [p for p in layers.parameters() if p.requires_grad]

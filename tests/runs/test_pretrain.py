@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from cyborgs.engine.callback import Callback
+from cyborgs.engine.callback import Callback, Training
 from cyborgs.engine.contract import Stopped
 from cyborgs.engine.log import TIMES
-from cyborgs.engine.trainer import Trainer
+from cyborgs.engine.optimizer_config import OptimizerConfig
 from cyborgs.errors import UserError
 from cyborgs.masks.store import MaskStore
 from cyborgs.methods.byol.settings import ByolConfig
@@ -48,11 +48,11 @@ class StopAt(Callback):
     def __init__(self, step: int | None = None, cycle: int | None = None) -> None:
         self.step, self.cycle = step, cycle
 
-    def on_step(self, trainer: Trainer) -> None:
+    def on_step(self, trainer: Training) -> None:
         if trainer.progress.step == self.step:
             trainer.stop()
 
-    def on_refresh(self, trainer: Trainer, name: str, done: int, total: int) -> None:
+    def on_refresh(self, trainer: Training, name: str, done: int, total: int) -> None:
         if trainer.progress.cycle == self.cycle and done == total // 2:
             trainer.stop()
 
@@ -63,7 +63,7 @@ class DieAt(StopAt):
     class Died(Exception):
         pass
 
-    def on_step(self, trainer: Trainer) -> None:
+    def on_step(self, trainer: Training) -> None:
         if trainer.progress.step == self.step:
             raise self.Died
 
@@ -143,6 +143,35 @@ def test_resumed_equals_uninterrupted(stop: StopAt, uninterrupted: tuple[Path, P
         assert ours[name] == value, name
 
 
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        OptimizerConfig(kind="sgd", lr=0.05, lr_batch=8, momentum_end=0.5, clip=0.5),
+        OptimizerConfig(kind="adamw", lr=0.001, lr_batch=8, weight_decay=0.05, weight_decay_end=0.5, layer_decay=0.7),
+        OptimizerConfig(kind="lars", lr=0.5, lr_batch=8, decay_vectors=True),
+    ],
+    ids=lambda config: config.kind,
+)
+def test_each_optimiser_resumes_bit_for_bit(optimizer: OptimizerConfig, photos: Path, tmp_path: Path) -> None:
+    """Figures of the optimiser's state included: it lies in memory as before."""
+    recipe = tiny_byol(optimizer=optimizer, epochs=3)
+    run(recipe, photos, tmp_path / "whole")
+    with pytest.raises(Stopped):
+        run(recipe, photos, tmp_path / "run", callbacks=(StopAt(step=3),))
+    layouts: list[bool] = []
+
+    class Look(Callback):
+        def on_step(self, trainer: Training) -> None:
+            for parameter, state in trainer.optimizer.state.items():
+                layouts.extend(v.stride() == parameter.stride() for v in state.values() if v.shape == parameter.shape)
+
+    run(recipe, photos, tmp_path / "run", resume=True, callbacks=(Look(),))
+    assert results(tmp_path / "run") == results(tmp_path / "whole")
+    assert layouts
+    assert all(layouts)
+    assert all("update/ratio" in line for line in results(tmp_path / "run")["metrics"] if "lr" in line)  # type: ignore[attr-defined]
+
+
 def test_stopped_before_the_first_checkpoint_starts_at_0(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(DieAt.Died):
         run(tiny_byol(), photos, tmp_path / "run", callbacks=(DieAt(step=1),))
@@ -197,7 +226,7 @@ def test_a_folder_in_use_is_refused(photos: Path, tmp_path: Path) -> None:
     caught: list[str] = []
 
     class StartAgain(Callback):
-        def on_step(self, trainer: Trainer) -> None:
+        def on_step(self, trainer: Training) -> None:
             if trainer.progress.step == 1:
                 with pytest.raises(UserError, match="another process is writing") as error:
                     run(tiny_byol(), photos, tmp_path / "run", resume=True)
@@ -249,7 +278,7 @@ def test_the_result_loads(uninterrupted: tuple[Path, Path]) -> None:
 
 def test_ctrl_c_writes_a_checkpoint(photos: Path, tmp_path: Path) -> None:
     class Interrupt(Callback):
-        def on_step(self, trainer: Trainer) -> None:
+        def on_step(self, trainer: Training) -> None:
             if trainer.progress.step == 2:
                 os.kill(os.getpid(), signal.SIGINT)
 
@@ -269,7 +298,7 @@ def test_ctrl_c_writes_a_checkpoint(photos: Path, tmp_path: Path) -> None:
 )
 def test_numbers_that_are_not_finite_are_named(recipe: Recipe, message: str, photos: Path, tmp_path: Path) -> None:
     class Poison(Callback):
-        def on_step(self, trainer: Trainer) -> None:
+        def on_step(self, trainer: Training) -> None:
             with torch.no_grad():
                 for parameter in trainer.trainable.parameters():  # of the target too
                     parameter.fill_(float("nan"))

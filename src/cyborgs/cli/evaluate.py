@@ -5,40 +5,26 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Final
 
 import tyro
 
 from cyborgs.cli import exits, protocol_options
 from cyborgs.evaluation.protocols.catalogue import ENTRIES, Settings
 
-
-@dataclass(frozen=True)
-class Evaluate:
-    """Linear segmentation: a 1x1 convolution on frozen maps, random weights beside it."""
-
-    backbone: Path
-    """A run's folder or a backbone.safetensors."""
-    train: Path
-    """List of 'image label' lines to train on."""
-    val: Path
-    """List of 'image label' lines to measure on."""
-    classes: int
-    """Number of classes in the label images."""
-    ignore: int = 255
-    """Label that is not counted."""
-    layers: tuple[str, ...] = ()
-    """Layers to probe, each alone and then all together; empty: the first, the last and all of the fused ones."""
-    seeds: int = 1
-    """Probes with other seeds."""
-    random_baseline: bool = True
-    """Probe the same architecture with random weights too."""
-    out: Path | None = None
-    """JSON file for the figures."""
+_RENAMED: Final = dict.fromkeys(
+    ("--train", "--val"),
+    "the protocol is named first, and takes one --data. Lists of 'photo label' lines are train.txt and val.txt there: "
+    "cyborgs evaluate dense-probe --backbone BACKBONE --data FOLDER.",
+)
+SHARE: Final = (
+    "Share of the training labels, above 0 to 1, drawn from the seed: each class keeps its share of the photos, and "
+    "one at least where there are as many photos as classes."
+)
 
 
-@dataclass(frozen=True)
-class Judge:
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(protocol_options.Judging):
     """What every protocol is asked."""
 
     backbone: str
@@ -46,20 +32,12 @@ class Judge:
     file of MoCo, DenseCL, VISSL, VirTex, ... (docs/evaluation.md)."""
     data: Path
     """Labelled photos, in the protocol's layout (docs/evaluation.md)."""
-    preset: Literal["paper", "small"] = "paper"
-    """The published settings, or some for minutes on two cores; other options change single ones."""
     random_baseline: bool = True
     """Judge random weights of the same architecture too."""
     seed: int = 0
     """Of heads, orders, drawn splits and random weights."""
-    draws: int = 1000
-    """Draws of the test images, for intervals."""
     out: Path | None = None
     """Folder for result.json and per_class.csv, and for checkpoints from which the same command goes on; default: none."""
-    device: str = "cpu"
-    """Where networks run: cpu, cuda, cuda:1, ..."""
-    workers: int = 0
-    """Loader processes of what is trained; the result does not depend on it."""
 
 
 def _usage() -> str:
@@ -68,80 +46,42 @@ def _usage() -> str:
     return (
         f"usage: cyborgs evaluate PROTOCOL --backbone BACKBONE --data PHOTOS [OPTIONS]\n\n{lines}\n\n"
         "cyborgs evaluate PROTOCOL --help tells the options of a protocol.\n"
-        "cyborgs evaluate --backbone RUN --train LIST --val LIST --classes N probes several layers on lists of photos.\n"
     )
 
 
-def _parse(name: str, argv: list[str]) -> tuple[Judge, float, Settings]:
+def parse(name: str, argv: list[str]) -> tuple[dict[str, Any], float, Settings]:
     """What every protocol is asked, the share of the labels, and the protocol's settings, each an option of its own."""
     entry = ENTRIES[name]
-    share = (
-        "Share of the training labels, above 0 to 1, drawn from the seed: each class keeps its share of the photos, and "
-        "one at least where there are as many photos as classes."
-    )
-    extra = [("share", Annotated[float, tyro.conf.arg(help=share)], 1.0)]
     own, settings, found = protocol_options.parse(
         entry,
-        Judge,
+        Evaluate,
         argv,
         prog=f"cyborgs evaluate {name}",
         description=f"{entry.about}.",
-        default="paper",
-        extra=() if hasattr(entry.settings, "share") else extra,  # those that have it call it by the same name
+        # Those that have one of their own call it by the same name.
+        extra=() if hasattr(entry.settings, "share") else [("share", Annotated[float, tyro.conf.arg(help=SHARE)], 1.0)],
     )
-    return own, getattr(found, "share", 1.0), settings
+    return vars(own), getattr(found, "share", 1.0), settings
 
 
 def run(argv: list[str]) -> int:
     """Parse and do it; the exit code."""
     if argv and argv[0] in ("-h", "--help"):
         print(_usage(), end="")
-        return 0
-    if not argv or not argv[0].startswith("-"):
-        return _protocol(argv)
-    args = tyro.cli(Evaluate, args=argv, prog="cyborgs evaluate")
-    from cyborgs.api import evaluate
-
-    evaluate(
-        args.backbone,
-        train=args.train,
-        val=args.val,
-        classes=args.classes,
-        ignore=args.ignore,
-        layers=args.layers,
-        seeds=args.seeds,
-        random_baseline=args.random_baseline,
-        out=args.out,
-    )
-    return 0
-
-
-def _protocol(argv: list[str]) -> int:
+        return exits.DONE
+    protocol_options.refuse(argv, _RENAMED)
     if not argv or argv[0] not in ENTRIES:
         wrong = f"cyborgs evaluate: no protocol is named {argv[0]!r}.\n\n" if argv else ""
         print(wrong + _usage(), end="", file=sys.stderr)
-        return 2
-    args, share, settings = _parse(argv[0], argv[1:])
-    from cyborgs.api import judge
+        return exits.USAGE
+    options, share, settings = parse(argv[0], argv[1:])
+    from cyborgs.api import evaluate
     from cyborgs.engine.contract import Stopped
 
     try:
-        judge(
-            argv[0],
-            args.backbone,
-            data=args.data,
-            settings=settings,
-            preset=args.preset,
-            random_baseline=args.random_baseline,
-            share=share,
-            seed=args.seed,
-            draws=args.draws,
-            out=args.out,
-            device=args.device,
-            workers=args.workers,
-        )
+        evaluate(argv[0], settings=settings, share=share, **options)
     except Stopped as stopped:
-        if args.out is None:
+        if options["out"] is None:
             exits.tell("Stopped. Nothing is kept without --out.")
             return exits.of_signal(stopped.signal)
         return exits.of_stop(["evaluate", *argv], stopped)

@@ -1,17 +1,47 @@
-"""The settings of a protocol as options of a command, beside the command's own."""
+"""What commands that take a protocol have in common: their options, and the settings of the protocol beside them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import field, make_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, make_dataclass
 from typing import Annotated, Any
 
 import tyro
 
-from cyborgs.evaluation.protocols.catalogue import Entry, Settings
+from cyborgs.cli import exits
+from cyborgs.errors import UserError
+from cyborgs.evaluation.protocols.catalogue import DEFAULT_PRESET, Entry, Preset, Settings
 
 Extra = tuple[str, Any, Any]
 """Name, type and default of one option more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judging:
+    """Options of every command that judges backbones."""
+
+    preset: Preset = DEFAULT_PRESET
+    """Settings of the protocol: some for minutes on two cores, or the published ones; options change single ones."""
+    draws: int = 1000
+    """Draws of the test images, for intervals."""
+    device: str = "cpu"
+    """Where networks run: cpu, cuda, cuda:1, ..."""
+    workers: int = 0
+    """Loader processes of what is trained; the result does not depend on it."""
+
+
+class Renamed(UserError):
+    """An option that has another name now."""
+
+    code = exits.USAGE
+
+
+def refuse(argv: Sequence[str], renamed: Mapping[str, str]) -> None:
+    """Raises ``Renamed`` where an option is among ``renamed``: what it was called -> what to say instead."""
+    for word in argv:
+        old = word.partition("=")[0]
+        if old in renamed:
+            raise Renamed(f"there is no {old}: {renamed[old]}")
 
 
 def given(argv: Sequence[str], option: str) -> str | None:
@@ -26,28 +56,19 @@ def given(argv: Sequence[str], option: str) -> str | None:
 
 
 def parse(
-    entry: Entry,
-    own: type,
-    argv: Sequence[str],
-    *,
-    prog: str,
-    description: str,
-    default: str,
-    extra: Sequence[Extra] = (),
+    entry: Entry, own: type, argv: Sequence[str], *, prog: str, description: str, extra: Sequence[Extra] = ()
 ) -> tuple[Any, Settings, Any]:
     """The command's own options, the protocol's settings, and an object that holds the ``extra`` ones.
 
     Args:
         entry: of the protocol.
-        own: dataclass of the command's options; ``preset`` is among them.
+        own: dataclass of the command's options, a ``Judging``.
         argv: what was typed.
         prog: the command's name.
         description: for its help.
-        default: the preset where none is given.
         extra: further options.
     """
-    preset = given(argv, "--preset") or default
-    settings = entry.small if preset == "small" else entry.settings
+    settings = entry.of(given(argv, "--preset") or DEFAULT_PRESET)
     parts: list[Any] = [
         ("common", Annotated[own, tyro.conf.arg(name="")]),
         ("settings", Annotated[type(settings), tyro.conf.arg(name="")], field(default=settings)),

@@ -32,6 +32,16 @@ class LossError(UserError):
     """A loss is not finite."""
 
 
+def memory_ran_out(step: int, error: BaseException) -> UserError:
+    """What a user is told whose step did not fit; only this process may have it."""
+    short = UserError(
+        f"memory ran out at step {step}: {error}. "
+        "Start a new run with another --out and --micro-batch auto, or a smaller --views.size."
+    )
+    short.reports_itself = True
+    return short
+
+
 class Trainable(Protocol):
     """What is trained: an ``nn.Module`` whose forward pass is a training step."""
 

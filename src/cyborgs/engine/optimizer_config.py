@@ -10,16 +10,32 @@ from typing import Literal
 class OptimizerConfig:
     """Optimiser and learning rate."""
 
-    kind: Literal["lars", "sgd"] = "lars"
-    """LARS, or SGD with momentum."""
+    kind: Literal["lars", "sgd", "adamw"] = "lars"
+    """LARS, SGD with momentum, or AdamW."""
     lr: float = 0.1
     """Peak learning rate at a global batch of lr_batch; scaled linearly with the global batch."""
     lr_batch: int = 64
     """The global batch that lr is meant for."""
     momentum: float = 0.9
-    """Momentum."""
+    """Momentum of LARS and SGD."""
+    momentum_end: float | None = None
+    """Where momentum (AdamW: the first of betas) ends, by half a cosine over the run; none: it is constant."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of AdamW's two averages."""
+    eps: float = 1e-8
+    """Added to AdamW's denominator."""
     weight_decay: float = 1.5e-6
-    """Weight decay, on parameters of two and more dimensions."""
+    """Weight decay; which parameters have none: `decay_vectors` and `exclude`."""
+    weight_decay_end: float | None = None
+    """Where the weight decay ends, by half a cosine over the run; none: it is constant."""
+    decay_vectors: bool = False
+    """Decay biases and the parameters of norms too, and let LARS adapt their rate."""
+    exclude: tuple[str, ...] = ()
+    """Further parameters without decay and without LARS's adaptation: patterns of their names (*.position)."""
+    layer_decay: float = 1.0
+    """Rate of a stage of the backbone over that of the stage after it; heads have the full rate."""
+    clip: float = 0.0
+    """Largest norm of the whole gradient, a larger one is scaled down to it; 0: any."""
     trust: float = 0.001
     """LARS's trust coefficient."""
     warmup_epochs: float = 10.0
@@ -37,9 +53,23 @@ class OptimizerConfig:
         for name in ("lr", "lr_batch", "trust"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"optimizer.{name}: need a positive number, got {getattr(self, name)}")
-        for name in ("momentum", "weight_decay", "warmup_epochs"):
+        for name in ("weight_decay", "warmup_epochs"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"optimizer.{name}: need a number of at least 0, got {getattr(self, name)}")
+        for name in ("momentum", "momentum_end"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise ValueError(f"optimizer.{name}: need 0 to below 1, got {value}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"optimizer.betas: need two numbers from 0 to below 1, got {self.betas}")
+        for name in ("weight_decay_end", "clip"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < float("inf"):
+                raise ValueError(f"optimizer.{name}: need a number of at least 0, got {value}")
+        if not 0 < self.eps < float("inf"):
+            raise ValueError(f"optimizer.eps: need a positive number, got {self.eps}")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"optimizer.layer_decay: need above 0 to 1, got {self.layer_decay}")
         if not 0 <= self.warmup_fraction < 1:
             raise ValueError(f"optimizer.warmup_fraction: need 0 to below 1, got {self.warmup_fraction}")
         if not 0 < self.warmup_start <= 1:

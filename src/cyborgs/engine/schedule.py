@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the step. No torch here."""
+"""The learning rate, and what else changes with the step, as pure functions of it. No torch here."""
 
 from __future__ import annotations
 
@@ -43,3 +43,22 @@ def warmup_steps(config: OptimizerConfig, steps_per_epoch: int, epochs: int) -> 
     if config.warmup_fraction > 0:
         return config.warmup_fraction * epochs * steps_per_epoch
     return config.warmup_epochs * steps_per_epoch
+
+
+def scheduled(config: OptimizerConfig, step: int, total: int) -> dict[str, float]:
+    """``momentum`` and ``weight_decay`` of a step, where they change: half a cosine from the first to the last step.
+
+    Args:
+        config: the optimiser's settings.
+        step: optimiser steps done before this one, from 0.
+        total: optimiser steps of the run.
+    """
+    progress = min(step / max(total - 1, 1), 1.0)
+    begin = {"momentum": config.betas[0] if config.kind == "adamw" else config.momentum}
+    ends = {"momentum": config.momentum_end, "weight_decay": config.weight_decay_end}
+    begin["weight_decay"] = config.weight_decay
+    return {
+        name: end + (begin[name] - end) * (1 + math.cos(math.pi * progress)) / 2
+        for name, end in ends.items()
+        if end is not None
+    }

@@ -15,13 +15,14 @@ from torch.optim import Optimizer
 from cyborgs import distributed
 from cyborgs.engine.accumulate import Gradients
 from cyborgs.engine.callback import Callback, Progress
-from cyborgs.engine.checkpoint import Checkpoint, Checkpoints, load_networks
+from cyborgs.engine.checkpoint import Checkpoint, Checkpoints, load_networks, load_optimizer
 from cyborgs.engine.clock import Clock
-from cyborgs.engine.contract import ADVICE, BatchSource, LossError, MicroBatch, Refresher, Stopped
+from cyborgs.engine.contract import ADVICE, BatchSource, LossError, MicroBatch, Refresher, Stopped, memory_ran_out
 from cyborgs.engine.diagnosis import where_not_finite
 from cyborgs.engine.log import RunLog, Speed, duration, loss_text
+from cyborgs.engine.optim import clip_gradients, set_rates
 from cyborgs.engine.signals import Stop
-from cyborgs.errors import NotFiniteError, UserError
+from cyborgs.errors import NotFiniteError
 from cyborgs.machine.memory import out_of_memory
 from cyborgs.structures import EpochPlan, StepSeed, StepWork
 
@@ -36,6 +37,8 @@ class Trainer:
         batches: where batches come from.
         refreshers: by the names of ``EpochPlan.refresh``.
         learning_rate: step -> rate, a pure function; a group of parameters with ``lr_scale`` has that times the rate.
+        schedule: step -> what else of the optimiser changes (``engine.optim.set_rates``).
+        clip: largest norm of the gradient; 0: any.
         batch_size: images in a step over all processes.
         negatives: how losses see the global batch (``engine/accumulate.py``).
         stop: what asks it to stop; None: one of its own.
@@ -61,6 +64,8 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         negatives: Literal["micro", "global"] = "micro",
         stop: Stop | None = None,
+        schedule: Callable[[int], Mapping[str, float]] = lambda step: {},
+        clip: float = 0.0,
     ) -> None:
         self.fabric = fabric
         self.trainable = trainable
@@ -70,6 +75,8 @@ class Trainer:
         self.batch_size = batch_size
         self.seed = seed
         self.learning_rate = learning_rate
+        self.schedule = schedule
+        self.clip = clip
         self.refreshers = refreshers
         self.log = log
         self.checkpoints = checkpoints
@@ -108,7 +115,7 @@ class Trainer:
     def resume(self, checkpoint: Checkpoint) -> None:
         """Put networks, optimiser and progress where the checkpoint left them."""
         load_networks(self.trainable, checkpoint)
-        self._optimizer.load_state_dict(checkpoint.optimizer)
+        load_optimizer(self._optimizer, checkpoint)
         self.progress = Progress(**checkpoint.state["progress"])
         states = checkpoint.state.get("callbacks", {})
         for callback in self.callbacks:
@@ -230,8 +237,7 @@ class Trainer:
         self, plan: EpochPlan, step: int, micro_batches: Sequence[MicroBatch], rate: float, logged: bool
     ) -> dict[str, Tensor]:
         """Gradients of the global batch, one optimiser step; the losses and metrics, still on the device."""
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate * group.get("lr_scale", 1.0)
+        set_rates(self._optimizer, rate, self.schedule(self.progress.step))
         seed = StepSeed(self.seed, plan.epoch, step)
 
         def works() -> list[StepWork]:
@@ -240,32 +246,26 @@ class Trainer:
         try:
             values = self._gradients(micro_batches, plan, seed, logged)
         except NotFiniteError as error:
-            failure = LossError(self._features_not_finite(works, error))
-            failure.reports_itself = True  # maybe of this process's photos alone
-            raise failure from error
+            raise self._features_not_finite(works, error) from error
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
-            short = UserError(
-                f"memory ran out at step {self.progress.step}: {error}. "
-                "Start a new run with another --out and --micro-batch auto, or a smaller --views.size."
-            )
-            short.reports_itself = True
-            raise short from error
-        if logged:
-            grads = [p.grad for p in self.trainable.parameters() if p.grad is not None]
-            values["gradient/norm"] = torch.stack(torch._foreach_norm(grads)).norm()
+            raise memory_ran_out(self.progress.step, error) from error
+        if logged or self.clip:
+            values["gradient/norm"] = clip_gradients(self.trainable.parameters(), self.clip)
         for callback in self.callbacks:
             callback.on_gradients(self, plan, works, values, logged)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         return values
 
-    def _features_not_finite(self, works: Callable[[], list[StepWork]], error: NotFiniteError) -> str:
-        where = ""
-        if not distributed.is_distributed():  # the others have not failed, and would not take part in the search
-            where = f": {where_not_finite(self.trainable, works(), self.fabric.autocast())}"
-        return f"features are not finite at step {self.progress.step + 1} ({error}){where}. {ADVICE}"
+    def _features_not_finite(self, works: Callable[[], list[StepWork]], error: NotFiniteError) -> LossError:
+        # With several processes the others have not failed, and would not take part in the search.
+        alone = not distributed.is_distributed()
+        where = f": {where_not_finite(self.trainable, works(), self.fabric.autocast())}" if alone else ""
+        failure = LossError(f"features are not finite at step {self.progress.step + 1} ({error}){where}. {ADVICE}")
+        failure.reports_itself = True  # maybe of this process's photos alone
+        return failure
 
     def _log(self, plan: EpochPlan, values: Mapping[str, Tensor], rate: float, speed: float) -> dict[str, float]:
         names = list(values)

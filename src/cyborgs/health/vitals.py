@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -37,19 +40,36 @@ def dead_share(module: nn.Module) -> Tensor | None:
 
 @torch.no_grad()
 def update_ratio(optimizer: Optimizer) -> Tensor | None:
-    """Norm of the last update over norm of the weights that it moved: a float32 scalar; None without momentum buffers.
+    """Norm of the last update over norm of the weights that it moved: a float32 scalar; None before the first step.
 
-    For LARS and SGD, whose update is rate times buffer: nothing has to be kept for it.
+    From the optimiser's state alone, nothing has to be kept for it. LARS and SGD: rate times momentum buffer. AdamW:
+    its two averages, without their bias, and the decay of the weights as they were.
     """
     updates: list[Tensor] = []
     weights: list[Tensor] = []
     for group in optimizer.param_groups:
-        moved = [(p, optimizer.state[p].get("momentum_buffer")) for p in group["params"] if p in optimizer.state]
-        buffers = [buffer for _, buffer in moved if buffer is not None]
-        if buffers:
+        moved = [p for p in group["params"] if optimizer.state.get(p)]
+        states = [optimizer.state[p] for p in moved]
+        if not moved:
+            continue
+        if "betas" in group:
+            made = [_adamw_update(p, state, group) for p, state in zip(moved, states, strict=True)]
+            updates += [norm.float() for norm in torch._foreach_norm(made)]
+        else:
+            buffers = [state["momentum_buffer"] for state in states]
             updates += [norm.float() * group["lr"] for norm in torch._foreach_norm(buffers)]
-            weights += [n.float() for n in torch._foreach_norm([p for p, b in moved if b is not None])]
+        weights += [norm.float() for norm in torch._foreach_norm(moved)]
     if not updates:
         return None
     ratio: Tensor = torch.stack(updates).norm() / torch.stack(weights).norm()
     return ratio
+
+
+def _adamw_update(parameter: Tensor, state: Mapping[str, Tensor], group: Mapping[str, Any]) -> Tensor:
+    """What the last step took from the parameter."""
+    rate, (first, second) = group["lr"], group["betas"]
+    mean = state["exp_avg"] / (1 - first ** state["step"].to(parameter.device))
+    square = state["exp_avg_sq"] / (1 - second ** state["step"].to(parameter.device))
+    change = rate * mean / (square.sqrt() + group["eps"])
+    before: Tensor = (parameter + change) / (1 - rate * group["weight_decay"])
+    return before - parameter

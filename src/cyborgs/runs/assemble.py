@@ -19,7 +19,7 @@ from cyborgs.engine.callback import Callback
 from cyborgs.engine.checkpoint import Checkpoints
 from cyborgs.engine.log import RunLog
 from cyborgs.engine.optim import build_optimizer, parameter_groups
-from cyborgs.engine.schedule import learning_rate
+from cyborgs.engine.schedule import learning_rate, scheduled
 from cyborgs.engine.signals import Stop
 from cyborgs.engine.trainer import Trainer
 from cyborgs.errors import UserError, printable
@@ -110,6 +110,8 @@ def build_trainer(
                 source, images, out / "masks", cycle, manifest=manifest, progress=progress, stopped=stopped, say=log.say
             )
             log.say(str(told))
+            if isinstance(source, GroundTruth):
+                _tell_too_many(source, images, log)
             return told.how != "stopped"
         return generate(
             source,
@@ -126,7 +128,7 @@ def build_trainer(
     # Convolutions are quicker this way, on CPUs and GPUs, and pooling reads whole rows of channels.
     method.to(memory_format=torch.channels_last)
     steps_per_epoch = recipe.steps_per_epoch(len(images))
-    groups = parameter_groups(method, recipe.optimizer.weight_decay)
+    groups = parameter_groups(method, recipe.optimizer)
     return Trainer(
         fabric,
         method,
@@ -147,6 +149,8 @@ def build_trainer(
         callbacks=callbacks,
         negatives=recipe.negatives,
         stop=stop,
+        schedule=lambda step: scheduled(recipe.optimizer, step, recipe.epochs * steps_per_epoch),
+        clip=recipe.optimizer.clip,
     )
 
 
@@ -158,6 +162,19 @@ def _tell_missing(source: GroundTruth, images: Images, log: RunLog) -> None:
         log.say(
             f"masks.truth: {len(missing)} of {len(images)} photos have no annotation ({first}): they have no regions, "
             "and take no part in the contrastive loss."
+        )
+
+
+def _tell_too_many(source: GroundTruth, images: Images, log: RunLog) -> None:
+    """Once, when they were read: these photos have more regions than a map has labels."""
+    found: dict[int, int] = {}
+    for part in distributed.gather_objects(dict(source.too_many)):
+        found |= part
+    if found:
+        first = ", ".join(f"{printable(images.name(i))}: {found[i]}" for i in sorted(found)[:3])
+        log.say(
+            f"masks.truth: {len(found)} of {len(images)} photos have more than 255 regions; the smallest of them, "
+            f"{sum(found.values())} in all ({first}{', ...' if len(found) > 3 else ''}), are void."
         )
 
 

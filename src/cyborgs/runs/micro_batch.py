@@ -132,7 +132,7 @@ class _Trial:
         self.recipe = recipe
         self.share = share
         self.plans = most_expensive_plans(recipe)
-        groups = parameter_groups(method, recipe.optimizer.weight_decay)
+        groups = parameter_groups(method, recipe.optimizer)
         module, self.optimizer = fabric.setup(method, build_optimizer(recipe.optimizer, groups, 0.0))
         self.gradients = Gradients(fabric, module, method, recipe.negatives)
         self.budget: int | None = None

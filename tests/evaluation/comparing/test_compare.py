@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from cyborgs.errors import UserError
-from cyborgs.evaluation.comparing import compare_files, curve
+from cyborgs.evaluation.comparing import comparison, curve, pictures, tables
 from cyborgs.evaluation.comparing.cells import measure
 from cyborgs.evaluation.comparing.compare import Compared, compare, sentence
 from cyborgs.evaluation.contract import Context
@@ -143,7 +143,7 @@ def test_files(tmp_path: Path) -> None:
     found = compared()
     said = sentence(found)
     about = {"seed": 0, "standing": "knn, preset small: not the paper's protocol."}
-    compare_files.write(found, said, KnnSettings(), about, "facts", tmp_path)
+    comparison.write(found, said, KnnSettings(), about, "facts", tmp_path)
     document = json.loads((tmp_path / "compare.json").read_text())
     assert document["sentence"] == said
     assert len(document["rows"]) == 6
@@ -156,7 +156,7 @@ def test_files(tmp_path: Path) -> None:
     assert text.count("\n| ") >= 7
     with Image.open(tmp_path / "compare.png") as picture:
         assert picture.width > 800
-    assert (tmp_path / "compare.png").read_bytes() == compare_files.picture(found, said)
+    assert (tmp_path / "compare.png").read_bytes() == pictures.of_comparison(found, said)
 
 
 def test_the_curve_of_a_run(tmp_path: Path) -> None:
@@ -174,19 +174,18 @@ def test_the_curve_of_a_run(tmp_path: Path) -> None:
         save_backbone(backbone_of(name), run / f"snapshots/epoch-{epoch:04d}.safetensors", {})
     save_backbone(backbone_of("run"), run / "backbone.safetensors", {})
     (run / "snapshots" / ".epoch-0001.safetensors.tmp").write_bytes(b"")
-    epochs = [s.epoch for s in curve.snapshots_of(run)]
+    epochs = list(curve.snapshots_of(run))
     assert epochs == sorted({0, 5, 12, RECIPES["demo"]().epochs})
-    store = tmp_path / "cells"
-    both = {name: (ToyData(name), KnnSettings()) for name in ("knn", "linear-classification")}
-    points = curve.measure_curve(run, both, Context(), seeds=(0, 1), draws=20, store=store)
-    assert [(p.protocol, p.epoch) for p in points] == [(n, e) for e in epochs for n in both]
-    values = [p.cells[0].value for p in points if p.protocol == "knn"]
+    names = ("knn", "linear-classification")
+    found = curve.curve_of_run(run, data=names, protocols=names, seeds=2, draws=20, out=tmp_path / "out")
+    assert list(found) == list(names)
+    values = [found["knn"].cells[epoch, 1.0, 0].value for epoch in found["knn"].backbones]
     assert values[0] < values[-1]
-    curve.write(points, {"run": "run"}, "run", tmp_path / "out")
     document = json.loads((tmp_path / "out/curve.json").read_text())
-    assert [p["epoch"] for p in document["points"]] == [p.epoch for p in points]
+    assert [(p["protocol"], p["epoch"]) for p in document["points"]] == [(n, e) for e in epochs for n in names]
+    assert [p["value"] for p in document["points"][::2]] == [found["knn"].value(str(e)).value for e in epochs]
     assert Image.open(io.BytesIO((tmp_path / "out/curve.png").read_bytes())).height > 600
-    assert curve.rows(points)[1][:3] == ["0", "knn", "top-1 accuracy"]
+    assert tables.of_curve(found)[1][:3] == ["0", "knn", "top-1 accuracy"]
 
 
 def test_a_hash_of_weights() -> None:

@@ -8,10 +8,10 @@ from typing import Final, final
 
 import numpy as np
 
-from cyborgs.data.annotations.matching import files_below, match, none_of, required
-from cyborgs.data.annotations.png import numbered, read_numbers, to_classes
-from cyborgs.data.annotations.truth import VOID, Labels
-from cyborgs.errors import printable
+from cyborgs.data.annotations.by_file import FileTruth
+from cyborgs.data.annotations.matching import found_below
+from cyborgs.data.annotations.png import read_numbers, to_classes
+from cyborgs.data.annotations.truth import Labels
 
 CLASSES: Final = 150
 
@@ -19,7 +19,7 @@ _TABLE = np.arange(CLASSES + 1, dtype=np.int32) - 1  # 0 becomes VOID
 
 
 @final
-class Ade20kTruth:
+class Ade20kTruth(FileTruth):
     """``DIR/annotations/**/NAME.png``; a region is a class in its photo, for the set knows no objects."""
 
     kind: Final = "ade20k"
@@ -27,29 +27,13 @@ class Ade20kTruth:
     def __init__(self, root: str | Path, names: Sequence[str]) -> None:
         """Look for the files; UserError as ``FolderTruth``."""
         base = Path(root) / "annotations" if (Path(root) / "annotations").is_dir() else Path(root)
-        self._names = tuple(names)
-        self._where = printable(str(base))
-        self._files = match(names, files_below(base, ".png"), self._where)
-        self.missing = none_of(self._files)
+        super().__init__(names, found_below(base, ".png", names), base)
         self.class_names = _class_names(Path(root))
-
-    def place(self, i: int) -> Path:
-        """Its label file."""
-        return required(self._files[i], self._names[i], self._where)
 
     def classes(self, i: int) -> Labels:
         """0 to 149, unlabelled -1."""
         path = self.place(i)
         return to_classes(read_numbers(path), _TABLE, path)
-
-    def regions(self, i: int) -> Labels:
-        """A region for each class that occurs."""
-        classes = self.classes(i)
-        return numbered(classes, classes == VOID)
-
-    def annotators(self, i: int) -> list[Labels]:
-        """One."""
-        return [self.regions(i)]
 
 
 def _class_names(root: Path) -> tuple[str, ...]:

@@ -8,29 +8,22 @@ from typing import Final, final
 
 import numpy as np
 
-from cyborgs.data.annotations.matching import files_below, match, none_of, required
+from cyborgs.data.annotations.by_file import FileTruth
+from cyborgs.data.annotations.matching import found_below
 from cyborgs.data.annotations.png import numbered
 from cyborgs.data.annotations.truth import Labels
 from cyborgs.errors import UserError, printable
 
 
 @final
-class BsdsTruth:
+class BsdsTruth(FileTruth):
     """``DIR/**/NAME.mat`` with ``groundTruth{1, k}.Segmentation`` of annotator k."""
 
     kind: Final = "bsds"
-    class_names: tuple[str, ...] = ()
 
     def __init__(self, root: str | Path, names: Sequence[str]) -> None:
         """Look for the files; UserError as ``FolderTruth``."""
-        self._names = tuple(names)
-        self._where = printable(str(root))
-        self._files = match(names, files_below(Path(root), ".mat"), self._where)
-        self.missing = none_of(self._files)
-
-    def place(self, i: int) -> Path:
-        """Its label file."""
-        return required(self._files[i], self._names[i], self._where)
+        super().__init__(names, found_below(Path(root), ".mat", names), root)
 
     def annotators(self, i: int) -> list[Labels]:
         """Each one's segments."""

@@ -8,31 +8,15 @@ from typing import Final, final
 
 import numpy as np
 
-from cyborgs.data.annotations.matching import files_below, match, none_of, required
+from cyborgs.data.annotations.by_file import FileTruth
+from cyborgs.data.annotations.matching import found_below
 from cyborgs.data.annotations.png import numbered, read_numbers, to_classes
 from cyborgs.data.annotations.truth import VOID, Labels
 from cyborgs.errors import UserError, printable
 
 CLASSES: Final = [
-    "road",
-    "sidewalk",
-    "building",
-    "wall",
-    "fence",
-    "pole",
-    "traffic_light",
-    "traffic_sign",
-    "vegetation",
-    "terrain",
-    "sky",
-    "person",
-    "rider",
-    "car",
-    "truck",
-    "bus",
-    "train",
-    "motorcycle",
-    "bicycle",
+    *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic_light", "traffic_sign", "vegetation"),
+    *("terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
 ]
 LABEL_IDS: Final = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 """Label id of training class 0, 1, ..."""
@@ -43,7 +27,7 @@ _OF_LABEL[list(LABEL_IDS)] = np.arange(len(CLASSES))
 
 
 @final
-class CityscapesTruth:
+class CityscapesTruth(FileTruth):
     """``DIR/gtFine/**/NAME_gtFine_labelTrainIds.png``, else ``labelIds``, and ``instanceIds``; DIR may be gtFine itself."""
 
     kind: Final = "cityscapes"
@@ -52,33 +36,24 @@ class CityscapesTruth:
     def __init__(self, root: str | Path, names: Sequence[str]) -> None:
         """Look for the files; UserError as ``FolderTruth``."""
         base = Path(root) / "gtFine" if (Path(root) / "gtFine").is_dir() else Path(root)
-        self._where = printable(str(base))
-        self._names = tuple(names)
         plain = [_plain(name) for name in names]
-        try:
-            trained = match(plain, files_below(base, "_gtFine_labelTrainIds.png"), self._where)
-        except UserError:
-            trained = [None] * len(names)
-        self._classes = trained
+
+        def found(kind: str, needed: bool = False) -> list[Path | None]:
+            try:
+                return found_below(base, f"_gtFine_{kind}.png", plain)
+            except UserError:
+                if needed:
+                    raise
+                return [None] * len(names)
+
+        trained = files = found("labelTrainIds")
         # Photo by photo: who converts the training photos alone has label ids for the others.
         if None in trained:
-            try:
-                others = match(plain, files_below(base, "_gtFine_labelIds.png"), self._where)
-            except UserError:
-                if all(one is None for one in trained):
-                    raise
-                others = [None] * len(names)
-            self._classes = [a or b for a, b in zip(trained, others, strict=True)]
+            others = found("labelIds", needed=not any(trained))
+            files = [a or b for a, b in zip(trained, others, strict=True)]
+        super().__init__(names, files, base)
         self._training_ids = [one is not None for one in trained]
-        try:
-            self._objects = match(plain, files_below(base, "_gtFine_instanceIds.png"), self._where)
-        except UserError:
-            self._objects = [None] * len(names)
-        self.missing = none_of(self._classes)
-
-    def place(self, i: int) -> Path:
-        """Its label file."""
-        return required(self._classes[i], self._names[i], self._where)
+        self._objects = found("instanceIds")
 
     def classes(self, i: int) -> Labels:
         """Training classes 0 to 18, all else -1."""
@@ -100,12 +75,8 @@ class CityscapesTruth:
         path = self._objects[i]
         objects = classes if path is None else read_numbers(path)
         if objects.shape != classes.shape:
-            raise UserError(f"{printable(str(path))}: differs in size from {printable(str(self._classes[i]))}.")
+            raise UserError(f"{printable(str(path))}: differs in size from {printable(str(self._files[i]))}.")
         return numbered(objects, classes == VOID)
-
-    def annotators(self, i: int) -> list[Labels]:
-        """One."""
-        return [self.regions(i)]
 
 
 def _plain(name: str) -> str:

@@ -13,8 +13,9 @@ from typing import Final, Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
-from cyborgs.data.annotations.matching import files_below, match, none_of, required
-from cyborgs.data.annotations.png import MAX_PIXELS, numbered, read_numbers
+from cyborgs.data.annotations.by_file import FileTruth
+from cyborgs.data.annotations.matching import files_below, match
+from cyborgs.data.annotations.png import MAX_PIXELS, read_numbers
 from cyborgs.data.annotations.truth import VOID, Labels
 from cyborgs.errors import UserError, printable
 
@@ -84,7 +85,7 @@ def _table(numbering: Numbering) -> NDArray[np.int32]:
 
 
 @final
-class CocoStuffTruth:
+class CocoStuffTruth(FileTruth):
     """``DIR/annotations/**`` or ``DIR/**``: ``NAME.mat`` with a map ``S`` (10k), or ``NAME.png``.
 
     PNGs of the 10k set hold the numbers of ``S``; those that are named ``NAME_labelTrainIds.png`` hold 0 where nothing
@@ -96,18 +97,10 @@ class CocoStuffTruth:
     def __init__(self, root: str | Path, names: Sequence[str], numbering: Numbering = "10k") -> None:
         """Look for the files; UserError as ``FolderTruth``."""
         base = Path(root) / "annotations" if (Path(root) / "annotations").is_dir() else Path(root)
-        self._names = tuple(names)
-        self._where = printable(str(base))
+        super().__init__(names, match(names, _files(base, numbering), printable(str(base))), base)
         self.numbering: Numbering = numbering
         self._table = _table(numbering)
-        found = _files(base, numbering)
-        self._files = match(names, found, self._where)
-        self.missing = none_of(self._files)
-        self.class_names: tuple[str, ...] = COARSE if numbering == "27" else CLASSES
-
-    def place(self, i: int) -> Path:
-        """Its label file."""
-        return required(self._files[i], self._names[i], self._where)
+        self.class_names = COARSE if numbering == "27" else CLASSES
 
     def classes(self, i: int) -> Labels:
         """0 to 170 (27: to 26), unlabelled -1."""
@@ -167,15 +160,6 @@ class CocoStuffTruth:
             f"{found}: these are numbers of the 10k set (one higher, 0 unlabelled). Give them as coco-stuff-10k, or take 1 "
             "off and write 255 for 0. If 0 is a person in all of them, set one pixel that does not matter to 255."
         )
-
-    def regions(self, i: int) -> Labels:
-        """A region for each class that occurs."""
-        classes = self.classes(i)
-        return numbered(classes, classes == VOID)
-
-    def annotators(self, i: int) -> list[Labels]:
-        """One."""
-        return [self.regions(i)]
 
 
 def _files(base: Path, numbering: Numbering) -> dict[str, Path]:

@@ -6,18 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, final
 
-from cyborgs.data.annotations.matching import files_below, match, none_of, required
-from cyborgs.data.annotations.png import numbered, read_numbers
-from cyborgs.data.annotations.truth import VOID, Labels
-from cyborgs.errors import printable
+from cyborgs.data.annotations.by_file import FileTruth
+from cyborgs.data.annotations.matching import found_below
+from cyborgs.data.annotations.png import read_classes
+from cyborgs.data.annotations.truth import Labels
 
 
 @final
-class FolderTruth:
+class FolderTruth(FileTruth):
     """``DIR/**/NAME.png`` for photo ``NAME``: a number per pixel, which is its class and, in this photo, its region."""
 
     kind: Final = "folder"
-    class_names: tuple[str, ...] = ()
 
     def __init__(self, root: str | Path, names: Sequence[str], *, void: int | None = 255) -> None:
         """Look for the files.
@@ -30,29 +29,25 @@ class FolderTruth:
         Raises:
             UserError: no such folder, no PNG in it, or a name that fits twice.
         """
-        self.root = Path(root)
         self.void = void
-        self._names = tuple(names)
-        self._where = printable(str(root))
-        self._files = match(names, files_below(self.root, ".png"), self._where)
-        self.missing = none_of(self._files)
-
-    def place(self, i: int) -> Path:
-        """Its label file."""
-        return required(self._files[i], self._names[i], self._where)
+        super().__init__(names, found_below(Path(root), ".png", names), root)
 
     def classes(self, i: int) -> Labels:
         """The numbers as they are, void -1."""
-        numbers = read_numbers(self.place(i))
-        if self.void is not None:
-            numbers[numbers == self.void] = VOID
-        return numbers
+        return read_classes(self.place(i), self.void)
 
-    def regions(self, i: int) -> Labels:
-        """A region for each number that occurs."""
-        classes = self.classes(i)
-        return numbered(classes, classes == VOID)
 
-    def annotators(self, i: int) -> list[Labels]:
-        """One."""
-        return [self.regions(i)]
+class ListedLabels:
+    """Label PNGs as a list names them, that of photo i as number i."""
+
+    def __init__(self, files: Sequence[Path], void: int | None) -> None:
+        self._files = files
+        self._void = void
+
+    def place(self, i: int) -> Path:
+        """Its label file."""
+        return self._files[i]
+
+    def classes(self, i: int) -> Labels:
+        """As ``FolderTruth.classes``."""
+        return read_classes(self._files[i], self._void)

@@ -94,6 +94,11 @@ def files_below(root: Path, suffix: str, ending: str = "") -> dict[str, Path]:
     return found
 
 
+def found_below(root: Path, suffix: str, names: Sequence[str]) -> list[Path | None]:
+    """For each photo its file below ``root``: ``match`` in ``files_below``, whose errors it raises."""
+    return match(names, files_below(root, suffix), printable(str(root)))
+
+
 def required(item: T | None, name: str, where: str) -> T:
     """The item, or a UserError where the photo has none."""
     if item is None:

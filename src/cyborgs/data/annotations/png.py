@@ -51,6 +51,14 @@ def read_numbers(path: Path) -> Labels:
     return _pixels(path, _NUMBERS, "a grey (8 or 16 bit) or palette PNG").astype(np.int32)
 
 
+def read_classes(path: Path, void: int | None) -> Labels:
+    """``read_numbers``, -1 where it is ``void``; None: all count."""
+    numbers = read_numbers(path)
+    if void is not None:
+        numbers[numbers == void] = VOID
+    return numbers
+
+
 def read_identifiers(path: Path) -> Labels:
     """R + 256 G + 65536 B of each pixel, int32 (H, W), of an RGB PNG.
 

@@ -8,33 +8,16 @@ from typing import Final, final
 
 import numpy as np
 
-from cyborgs.data.annotations.matching import files_below, match, none_of, required
+from cyborgs.data.annotations.by_file import FileTruth
+from cyborgs.data.annotations.matching import found_below, required
 from cyborgs.data.annotations.png import numbered, read_numbers, to_classes
 from cyborgs.data.annotations.truth import VOID, Labels
 from cyborgs.errors import UserError, printable
 
 CLASSES: Final = [
-    "background",
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "diningtable",
-    "dog",
-    "horse",
-    "motorbike",
-    "person",
-    "pottedplant",
-    "sheep",
-    "sofa",
-    "train",
-    "tvmonitor",
+    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"),
+    *("train", "tvmonitor"),
 ]
 BORDER: Final = 255
 
@@ -44,7 +27,7 @@ _TABLE[BORDER] = VOID
 
 
 @final
-class VocTruth:
+class VocTruth(FileTruth):
     """``DIR/SegmentationClass/NAME.png`` and ``DIR/SegmentationObject/NAME.png``; DIR is ``VOCdevkit/VOC2012``."""
 
     kind: Final = "voc"
@@ -52,17 +35,10 @@ class VocTruth:
 
     def __init__(self, root: str | Path, names: Sequence[str], *, objects: bool = True) -> None:
         """Look for the files; UserError as ``FolderTruth``. Without ``objects`` those are not looked for: no regions."""
-        self._names = tuple(names)
-        self._where = printable(str(root))
-        self._classes = match(names, files_below(Path(root) / "SegmentationClass", ".png"), self._where)
+        super().__init__(names, found_below(Path(root) / "SegmentationClass", ".png", names), root)
         self._objects: list[Path | None] = [None] * len(names)
         if objects:
-            self._objects = match(names, files_below(Path(root) / "SegmentationObject", ".png"), self._where)
-        self.missing = none_of(self._classes)
-
-    def place(self, i: int) -> Path:
-        """Its label file."""
-        return required(self._classes[i], self._names[i], self._where)
+            self._objects = found_below(Path(root) / "SegmentationObject", ".png", names)
 
     def classes(self, i: int) -> Labels:
         """0 background, 1 to 20 the classes, the white border -1."""
@@ -76,7 +52,3 @@ class VocTruth:
         """Each object, and the background as one more; the border is void."""
         objects = read_numbers(required(self._objects[i], self._names[i], f"{self._where}/SegmentationObject"))
         return numbered(objects, objects == BORDER)
-
-    def annotators(self, i: int) -> list[Labels]:
-        """One."""
-        return [self.regions(i)]

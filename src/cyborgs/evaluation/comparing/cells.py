@@ -130,6 +130,12 @@ def chosen(cell: Cell, settings: Settings) -> dict[str, Any]:
     return {name: value for name, value in used.items() if name not in asked or asked[name] != value}
 
 
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Figures for people and programs; one that is not defined is null."""
+    text = json.dumps(plain(document), indent=1, allow_nan=False) + "\n"
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
 def plain(value: Any) -> Any:
     """JSON has no NaN: a figure that is not defined is null."""
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Did pretraining help on my images? Several backbones through one protocol, on the same data, seeds and draws."""
+"""Backbones through one protocol, on the same data, seeds and draws: what was measured, and what it says."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cyborgs.errors import UserError
+from cyborgs.engine.log import moving
+from cyborgs.errors import UserError, printable
 from cyborgs.evaluation.comparing.cells import Cell, measure
 from cyborgs.evaluation.contract import Context, Data
 from cyborgs.evaluation.protocols import protocol as protocols
@@ -79,7 +80,7 @@ def compare(
     shares: Sequence[float] = (1.0,),
     draws: int = 1000,
     store: Path | None = None,
-    told: Callable[[str, float, int, Cell], None] | None = None,
+    on_cell: Callable[[str, float, int, Cell], None] | None = None,
 ) -> Compared:
     """Judge each backbone with each seed and share of the labels; finished cells in ``store`` are not measured again.
 
@@ -89,37 +90,47 @@ def compare(
         open_backbone: gives one; asked anew for each seed only where the name begins with ``random``.
         data: what the protocol's ``open_data`` gave.
         settings: of the protocol.
-        context: device, workers, cache, folder; its seed and share are not used.
+        context: device, workers, cache, folder; its seed, share and progress are not used.
         seeds: of heads, orders, splits of the labels and random weights: the same for every backbone.
         shares: of the training labels, above 0 to 1.
         draws: of the test images.
         store: folder of finished cells.
-        told: called after each cell.
+        on_cell: called after each, with backbone, share, seed and cell.
 
     Raises:
         UserError: the input is at fault.
     """
     if not backbones or len(set(backbones)) != len(backbones):
-        raise UserError(f"--backbones: need at least one, and none twice, got {', '.join(backbones) or 'none'}.")
-    if not seeds or not shares or not all(0 < s <= 1 for s in shares):
-        raise UserError(f"--shares: need shares of the labels above 0 to 100%, got {list(shares)}.")
+        raise UserError(f"--backbone: need at least one, and none twice, got {', '.join(backbones) or 'none'}.")
+    check_shares(shares)
     protocols.entry(name)
     shares, cells = tuple(sorted(set(shares))), {}
-    metric = ""
     for backbone in backbones:
         network: Backbone | None = None
         for seed in seeds:
             if network is None or backbone.startswith("random"):
                 network = open_backbone(backbone, seed)
             for share in shares:
-                cell = measure(
-                    name, network, data, settings, replace(context, seed=seed, share=share), draws=draws, store=store
-                )
+                with moving(f"{name}: {printable(backbone)}") as progress:
+                    own = replace(context, seed=seed, share=share, progress=progress)
+                    cell = measure(name, network, data, settings, own, draws=draws, store=store)
                 cells[backbone, share, seed] = cell
-                metric = cell.metric
-                if told is not None:
-                    told(backbone, share, seed, cell)
-    return Compared(name, metric, tuple(backbones), shares, tuple(seeds), cells)
+                if on_cell is not None:
+                    on_cell(backbone, share, seed, cell)
+    return Compared(name, cell.metric, tuple(backbones), shares, tuple(seeds), cells)
+
+
+def check_shares(shares: Sequence[float]) -> None:
+    """Raises UserError unless all are shares of the labels, and there is one."""
+    if not shares or not all(0 < share <= 1 for share in shares):
+        percent = [100 * share for share in shares]
+        raise UserError(f"--shares: need shares of the labels in percent, above 0 to 100, got {percent}.")
+
+
+def check_seeds(seeds: int) -> None:
+    """Raises UserError unless there is one at least."""
+    if seeds < 1:
+        raise UserError(f"--seeds: need at least 1, got {seeds}.")
 
 
 METRICS: Mapping[str, str] = {"miou": "mIoU", "map": "mAP", "top1": "top-1 accuracy", "accuracy": "accuracy"}
@@ -129,6 +140,12 @@ METRICS: Mapping[str, str] = {"miou": "mIoU", "map": "mAP", "top1": "top-1 accur
 def metric_name(metric: str) -> str:
     """The field's name of a main figure."""
     return METRICS.get(metric, metric)
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """Names without their folders, where those tell them apart."""
+    short = {name: name.rstrip("/").rpartition("/")[2] or name for name in names}
+    return short if len(set(short.values())) == len(names) else {name: name for name in names}
 
 
 def _points(value: float) -> str:

@@ -44,7 +44,7 @@ def module(name: str) -> Module:
 
 def settings_of(name: str, preset: Preset) -> Settings:
     """The settings of a preset."""
-    return entry(name).settings if preset == "paper" else entry(name).small
+    return entry(name).of(preset)
 
 
 def is_published(name: str, settings: Settings, counts: Mapping[str, int], share: float = 1.0) -> bool:

@@ -1,4 +1,4 @@
-"""Names by which layouts of labelled photos are told apart. No torch here, and nothing else that takes long to load."""
+"""Which layout labelled photos have, and which protocol fits it. No torch here, nor what else takes long to load."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from cyborgs.errors import UserError
+
 TESTS: Final = ("val", "test")
 """Names of the test split, in the order in which they are looked for."""
 LABELS: Final = ("labels", "annotations", "masks")
 """Folders of label PNGs beside ``images``, in the order in which they are looked for."""
+IMAGES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 _NO_CLASSES: Final = frozenset(
     {
@@ -49,3 +52,34 @@ def published_layout(root: Path) -> tuple[str, tuple[str, ...]] | None:
     if any(has(f"{above}SegmentationClass") for above in ("", "VOC2012/", "VOCdevkit/VOC2012/")):
         voc += ("voc-segmentation",)
     return ("VOC", voc) if voc else None
+
+
+def guess_protocol(data: str) -> str:
+    """``dense-probe`` where labels are a class per pixel, else ``linear-classification``.
+
+    A class per pixel: a file (of a data set), ``images/`` beside ``labels/``, ``annotations/`` or ``masks/``,
+    ``trainannot/``, or a ``train.txt`` whose lines hold two names of images.
+
+    Raises:
+        UserError: nothing there, or the layout of a published set, which its own protocols read; names them.
+    """
+    path = Path(data)
+    if not path.exists():
+        raise UserError(f"--data: {data}: no such file or folder.")
+    if path.is_file():
+        return "dense-probe"
+    published = published_layout(path)
+    if published is not None:
+        layout, protocols = published
+        raise UserError(f"--data: {data}: has the layout of {layout}. Say --protocol {' or '.join(protocols)}.")
+    beside = (path / "images").is_dir() and any((path / name).is_dir() for name in LABELS)
+    if beside or (path / "trainannot").is_dir():
+        return "dense-probe"
+    lists = path / "train.txt"
+    if lists.is_file():
+        with open(lists, encoding="utf-8", errors="surrogateescape") as file:
+            first = next((line for line in file if line.strip() and not line.lstrip().startswith("#")), "")
+        words = first.split("\t") if "\t" in first else first.split()
+        if len(words) == 2 and all(word.strip().lower().endswith(IMAGES) for word in words):
+            return "dense-probe"
+    return "linear-classification"
