@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from cyborgs.errors import UserError
-from cyborgs.metrics.segmentation import best_overlaps, confusion, hungarian_scores, majority_scores
+from cyborgs.metrics.segmentation import confusion, hungarian_scores, majority_scores
 from cyborgs.quality.measure import QualitySettings, measure, read_class_names
 from cyborgs.quality.predictions import Maps
+from tests.quality.test_photo import overlaps_by_hand
 from tests.quality.truths import FakeTruth
 
 FEW = QualitySettings(draws=40)
@@ -66,7 +67,8 @@ def test_means_over_photos_and_best_overlap_by_class() -> None:
     of_class: dict[int, list[float]] = {}
     for p, t in zip(preds, truths, strict=True):
         for c in (1, 2, 3):
-            of_class.setdefault(c, []).extend(best_overlaps(p, t, ignore=tuple({0, 1, 2, 3} - {c})))  # type: ignore[arg-type]
+            best = [overlap for label, overlap in overlaps_by_hand(p, t, "components") if label == c]
+            of_class.setdefault(c, []).extend(best)
     for row in found.classes[1:]:
         assert row.best_overlap is not None
         assert row.best_overlap.value == pytest.approx(np.mean(of_class[row.number]))

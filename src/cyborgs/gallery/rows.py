@@ -15,15 +15,13 @@ from numpy.typing import NDArray
 from cyborgs.data.images import Images
 from cyborgs.engine.log import moving
 from cyborgs.errors import UserError, printable
-from cyborgs.features.clustering import Clusters, assign, cluster_images
-from cyborgs.features.extraction import Progress, UInt8, join, layer_maps
+from cyborgs.features.clustering import cluster_photos
+from cyborgs.features.extraction import Progress, UInt8
 from cyborgs.looking.of_run import backbone_of
-from cyborgs.masks.bootstrap import cap_short_side
 from cyborgs.masks.config import CrfConfig
 from cyborgs.masks.crf import refine
 from cyborgs.methods.cyborgs.settings import CyborgsConfig
 from cyborgs.models.named import open_named
-from cyborgs.ops.enlarge import Enlarged
 from cyborgs.quality.of_masks import truth_map, truth_of
 from cyborgs.runs.recipe_file import from_dict, load
 
@@ -145,7 +143,7 @@ def gallery_maps(
         layers: what is clustered.
         clusters: K, 2 to 256.
         fit: photos that are clustered, at most: evenly spread ones beside those shown.
-        short_side: as in ``cluster_images``.
+        short_side: as in ``cluster_photos``.
         seed: of the clustering.
         refine: makes the refined maps; None: there are none.
         progress: called with photos done and in all.
@@ -153,34 +151,24 @@ def gallery_maps(
     fitted = fitted_photos(len(photos), shown, fit)
     total = len(fitted) + len(shown)
     first: Progress | None = None if progress is None else lambda done, _: progress(done, total)
-    found = cluster_images(
+    found = cluster_photos(
         backbone,
         photos.subset(fitted),
+        [clusters],
         layers=layers,
-        k=clusters,
         short_side=short_side,
         seed=seed,
         progress=first,
-    )
+    )[clusters]
     maps = []
     for place, number in enumerate(shown):
         image = photos.read(number)
-        labels = assign(backbone, found, image, full_resolution=True)
-        refined = None if refine is None else refine(image, cosines(backbone, found, image))
-        maps.append((labels, refined))
+        pixels = found.of_pixels(backbone, image)
+        refined = None if refine is None else refine(image, pixels.cosines())
+        maps.append((pixels.labels()[0], refined))
         if progress is not None:
             progress(len(fitted) + place + 1, total)
     return maps
-
-
-def cosines(backbone: Backbone, clusters: Clusters, image: UInt8) -> NDArray[np.float32]:
-    """Cosine of each pixel's bilinearly enlarged feature with each centroid, float32 (K, H, W); 0 for a zero feature.
-
-    Its arg-max is ``assign`` at full resolution.
-    """
-    maps = layer_maps(backbone, [cap_short_side(image, clusters.short_side)], clusters.layers)
-    joined = join([maps[name][0] for name in clusters.layers])
-    return Enlarged(clusters.centroids, joined, *image.shape[:2]).cosines()
 
 
 def refiner() -> tuple[Refine | None, str]:
