@@ -16,7 +16,7 @@ from cyborgs.data.scan import scan
 from cyborgs.data.scenes import Scenes, write_scenes
 from cyborgs.engine.log import moving
 from cyborgs.evaluation.dense.linear import linear_segmentation
-from cyborgs.evaluation.sets.labelled import read_list
+from cyborgs.evaluation.sets.pixel_sets import read_list
 from cyborgs.features.clustering import cluster_photos
 from cyborgs.files import write_bytes
 from cyborgs.looking.monitors import monitors
