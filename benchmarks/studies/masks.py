@@ -31,7 +31,7 @@ from cyborgs.masks.config import CrfConfig
 from cyborgs.masks.crf import marginals
 from cyborgs.models.weights import read_metadata
 from cyborgs.quality.measure import Quality, QualitySettings, measure
-from cyborgs.quality.predictions import Maps, Predictions, open_predictions
+from cyborgs.quality.predictions import Predictions, open_predictions
 
 MEASURES = ("covering", "rand", "voi", "asa", "boundary_f")
 SET = ("hungarian_miou", "majority_miou")
@@ -201,7 +201,7 @@ def staged(
         return refine_labels(image, nearest(store[position], *image.shape[:2]))
 
     names = [images.name(i) for i in chosen]
-    predictions = Maps(names, "run", read, ids="group", sizes=lambda position: images.size(chosen[position]))
+    predictions = Predictions(names, "run", read, ids="group", size=lambda position: images.size(chosen[position]))
     quality = measure(predictions, truth_of(data, arguments.root, names), QualitySettings(MEASURES))
     return {**figures(quality), "regions": float(np.mean([len(np.unique(m)) for m in store]))}
 

@@ -15,7 +15,7 @@ from cyborgs.data.listing import list_images
 from cyborgs.data.scan import scan
 from cyborgs.data.scenes import Scenes, write_scenes
 from cyborgs.engine.log import moving
-from cyborgs.evaluation.dense.linear import linear_segmentation
+from cyborgs.evaluation.dense.linear import linear_segmentation, maps_of_both
 from cyborgs.evaluation.sets.pixel_sets import read_list
 from cyborgs.features.clustering import cluster_photos
 from cyborgs.files import write_bytes
@@ -24,7 +24,7 @@ from cyborgs.looking.of_run import neighbours_of_run
 from cyborgs.masks.store import MaskStore
 from cyborgs.models.weights import load_backbone
 from cyborgs.quality.measure import Quality, QualitySettings, measure
-from cyborgs.quality.predictions import Maps
+from cyborgs.quality.predictions import Predictions
 from cyborgs.recipes import RECIPES
 from cyborgs.report.render import render
 from cyborgs.runs.pretrain import Run, pretrain
@@ -82,7 +82,7 @@ def measure_masks(run: Run, made: Scenes, images: Images) -> dict[str, Any]:
     grid = np.arange(GRID * GRID, dtype=np.uint8).reshape(GRID, GRID)
 
     def measured(maps: Callable[[int], Labels], *measures: str) -> Quality:
-        predictions = Maps(names, "demo", maps, ids="dataset", sizes=images.size)
+        predictions = Predictions(names, "demo", maps, ids="dataset", size=images.size)
         return measure(predictions, truth, QualitySettings(measures, background=(), draws=1))
 
     def matched(maps: Callable[[int], Labels]) -> dict[str, float]:
@@ -141,6 +141,8 @@ def measure_probe(run: Run, made: Scenes) -> dict[str, Any]:
     for name, backbone in (("random weights", load_backbone(first)), ("pretrained", run.backbone)):
         layers = backbone.default_layers()
         with moving(f"probing {name}") as progress:
-            results = linear_segmentation(backbone, train, val, layers=[[layers[0]], list(layers)], progress=progress)
-        rows += [{"name": name, "baseline": name != "pretrained", **r.as_dict()} for r in results]
+            maps = maps_of_both(backbone, train, val, layers, 0, progress)
+        for probed in (layers[:1], layers):
+            found = linear_segmentation(backbone, train, val, layers=probed, maps=maps)
+            rows.append({"name": name, "baseline": name != "pretrained", **found.as_dict()})
     return {"rows": rows, "classes": list(made.classes), "train": len(train), "val": len(val)}

@@ -125,9 +125,6 @@ def test_whitening_whitens(monkeypatch):
     z = (x - whitening.mean) @ whitening.matrix
     assert torch.allclose(z.mean(0), torch.zeros(6), atol=1e-3)
     assert torch.allclose(z.T @ z / len(z), torch.eye(6), atol=0.01)
-    plain = maps.whitening("layer2", full=False)
-    assert torch.allclose(((x - plain.mean) @ plain.matrix).std(0), torch.ones(6), atol=0.01)
-    assert not torch.allclose(plain.matrix, whitening.matrix, atol=0.1)
 
 
 def test_large_values_are_kept_in_float32():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +16,8 @@ from cyborgs.engine.log import moving
 from cyborgs.errors import UserError, printable
 from cyborgs.features.clustering import cluster_photos
 from cyborgs.features.extraction import Progress, UInt8
+from cyborgs.features.neighbours import spread
+from cyborgs.gallery.page import GalleryRow
 from cyborgs.looking.of_run import backbone_of
 from cyborgs.masks.config import CrfConfig
 from cyborgs.masks.crf import refine
@@ -30,18 +31,6 @@ if TYPE_CHECKING:
 
 Refine = Callable[[UInt8, NDArray[np.float32]], UInt8]
 """Photo (H, W, 3) and cosines (K, H, W) -> labels (H, W), of the same K."""
-
-
-@dataclass(frozen=True)
-class PhotoMaps:
-    """One row of the gallery, as ``report.gallery.GalleryRow`` asks for it."""
-
-    name: str
-    image: UInt8
-    clusters: UInt8
-    refined: UInt8 | None
-    truth: NDArray[np.int32] | None
-    truth_names: tuple[str, ...]
 
 
 def gallery_rows(
@@ -58,7 +47,7 @@ def gallery_rows(
     crf: bool = True,
     void: int | None = 255,
     seed: int = 0,
-) -> tuple[list[PhotoMaps], list[str]]:
+) -> tuple[list[GalleryRow], list[str]]:
     """The rows of some photos, and sentences: from which weights, and what was left out. As ``api.gallery``.
 
     Raises:
@@ -88,7 +77,7 @@ def gallery_rows(
     rows = []
     for place, (labels, refined) in enumerate(maps):
         real, called = (None, ()) if known is None else truth_map(known, place)
-        rows.append(PhotoMaps(of.name(place), of.read(place), labels, refined, real, called))
+        rows.append(GalleryRow(of.name(place), of.read(place), labels, refined, real, called))
     said = [
         f"{clusters} clusters of {len(fitted_photos(len(photos), shown, fit))} photos, on {' + '.join(used)} of {weights}."
     ]
@@ -104,7 +93,7 @@ def chosen(photos: Images, names: Sequence[str], count: int) -> list[int]:
     if not names:
         if count < 1:
             raise UserError(f"count: need at least 1 photo, got {count}.")
-        return sorted({int(i) for i in np.linspace(0, len(photos) - 1, min(count, len(photos))).round()})
+        return spread(len(photos), count)
     known = {photos.name(i): i for i in range(len(photos))}
     for name in names:
         if name not in known:
@@ -117,8 +106,7 @@ def fitted_photos(count: int, shown: Sequence[int], fit: int) -> list[int]:
     """Numbers of the photos that are clustered: those shown, and evenly spread others up to ``fit`` in all."""
     others = [i for i in range(count) if i not in set(shown)]
     more = min(len(others), max(0, fit - len(set(shown))))
-    spread = np.linspace(0, len(others) - 1, more).round().astype(int).tolist() if more else []
-    return sorted({*shown, *(others[i] for i in spread)})
+    return sorted({*shown, *(others[i] for i in spread(len(others), more))})
 
 
 def gallery_maps(

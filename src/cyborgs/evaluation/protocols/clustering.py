@@ -178,8 +178,8 @@ def evaluate(backbone: Backbone, data: PixelData, settings: ClusteringSettings, 
         if left:
             told.append(f"the linear probe learns from {len(learned)} of {len(part)} training photos, as many as fit.")
         maps = [frozen_maps(backbone, photos, layers, short_side=short, unit=True) for photos in (learned, test)]
-        (found,) = linear_segmentation(
-            backbone, learned, test, layers=[[JOINED]], seeds=(context.seed,), settings=probe, maps=(maps[0], maps[1])
+        found = linear_segmentation(
+            backbone, learned, test, layers=[JOINED], seed=context.seed, settings=probe, maps=(maps[0], maps[1])
         )
         figures |= {
             "linear_miou": found.miou,
