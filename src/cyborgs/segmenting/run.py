@@ -188,7 +188,7 @@ def _settings(config: SegmentConfig, named: Named | None) -> dict[str, Any]:
     weights = None if named is None else (named.hash or f"{named.weights} {config.seed}")
     export = [name for name in config.export if name != "none"]
     more = (
-        {"layers": list(_layers(config, named)), "short_side": config.short_side}
+        {"layers": list(_layers(config, named)), "short_side": config.short_side, "border": config.masks.border}
         if config.source == "bootstrap"
         else {}
     )
@@ -204,7 +204,7 @@ def _source(
         method = _method(named)
         drawn = method.clusters if method else CyborgsConfig().clusters
         return Bootstrap(
-            Features(named.backbone, layers, torch.device(device)),
+            Features(named.backbone, layers, torch.device(device), masks.border),
             clusters=(k, k) if k else drawn,
             group_size=masks.group_size,
             short_side=config.short_side,
