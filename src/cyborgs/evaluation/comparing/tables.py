@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from cyborgs.errors import printable
 from cyborgs.evaluation.comparing.compare import Compared, metric_name, short_names
 from cyborgs.metrics.paired import span
+
+UNBOUNDED: Final = ("alignment", "uniformity", "effective_rank")
+"""Figures that are no shares."""
 
 
 def of_comparison(compared: Compared) -> list[list[str]]:
@@ -50,8 +54,23 @@ def markdown(compared: Compared, sentence: str, facts: str, standing: str = "") 
     return "\n".join(page) + "\n"
 
 
-def show(rows: Sequence[Sequence[str]], caption: str) -> None:
-    """Print a table, its first two columns to the left, and its caption below."""
+def of_evaluation(compared: Compared) -> list[list[str]]:
+    """The table, its head first: all figures of each backbone, with the main figure's interval; one seed, one share."""
+    (share,), (seed,) = compared.shares, compared.seeds
+    cells = {who: compared.cells[who, share, seed] for who in compared.backbones}
+    table = [["figure", *(title for who in cells for title in (printable(who), "95%"))]]
+    for figure in next(iter(cells.values())).figures:
+        row = [metric_name(figure)]
+        for who, cell in cells.items():
+            value, own = cell.figures[figure], compared.value(who, share)
+            row.append("–" if math.isnan(value) else f"{value:.3f}" if figure in UNBOUNDED else f"{100 * value:.1f}")
+            row.append(span(own.low, own.high) if figure == cell.metric else "")
+        table.append(row)
+    return table
+
+
+def show(rows: Sequence[Sequence[str]], *below: str, left: int = 2) -> None:
+    """Print a table, its first ``left`` columns to the left, and lines below it."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -61,8 +80,9 @@ def show(rows: Sequence[Sequence[str]], caption: str) -> None:
     head, *body = rows
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for place, title in enumerate(head):
-        table.add_column(Text(title), justify="left" if place < 2 else "right")
+        table.add_column(Text(title), justify="left" if place < left else "right")
     for row in body:
         table.add_row(*(Text(cell) for cell in row))
     console.print(table)
-    console.print(Text(printable(caption)))
+    for line in below:
+        console.print(Text(printable(line)))
