@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from cyborgs.errors import printable
-from cyborgs.evaluation.comparing.compare import Compared, metric_name, short_names
+from cyborgs.evaluation.comparing.compare import Compared, epoch_of, metric_name, short_names
 from cyborgs.metrics.paired import span
 
 UNBOUNDED: Final = ("alignment", "uniformity", "effective_rank")
@@ -35,12 +35,13 @@ def of_comparison(compared: Compared) -> list[list[str]]:
 
 
 def of_curve(curve: Mapping[str, Compared]) -> list[list[str]]:
-    """The table, its head first: by epoch, which the backbones are called after, and protocol."""
+    """The table, its head first: by epoch of the backbones, and protocol."""
     table = [["epoch", "protocol", "figure", "value", "95%"]]
-    for epoch in next(iter(curve.values())).backbones:
+    for backbone in next(iter(curve.values())).backbones:
         for name, found in curve.items():
-            own = found.value(epoch)
-            table.append([epoch, name, metric_name(found.metric), f"{100 * own.value:.1f}", span(own.low, own.high)])
+            own, figure = found.value(backbone), metric_name(found.metric)
+            row = [str(epoch_of(backbone)), name, figure, f"{100 * own.value:.1f}", span(own.low, own.high)]
+            table.append(row)
     return table
 
 
