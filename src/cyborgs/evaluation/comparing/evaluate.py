@@ -15,8 +15,8 @@ from cyborgs.evaluation.comparing import tables
 from cyborgs.evaluation.comparing.cells import Cell, chosen, write_json
 from cyborgs.evaluation.comparing.compare import Compared, metric_name
 from cyborgs.evaluation.comparing.task import Opener, Task, measured, open_task
-from cyborgs.evaluation.photos.colour_order import colour_doubt
 from cyborgs.evaluation.protocols.catalogue import DEFAULT_PRESET, Preset, Settings
+from cyborgs.features.colour_order import colour_doubt
 from cyborgs.files import make_folder, write_bytes
 from cyborgs.metrics.paired import few_images, span
 from cyborgs.models.weights import weights_hash
