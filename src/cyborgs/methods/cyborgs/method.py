@@ -9,8 +9,9 @@ from typing import NamedTuple, final
 import torch
 from torch import Tensor
 
+from cyborgs.errors import NotFiniteError
 from cyborgs.losses import mask_contrastive_terms, vmf_cluster_loss
-from cyborgs.methods.cyborgs.prototypes import cluster_views, draw_slice_clusters
+from cyborgs.methods.cyborgs.prototypes import cluster_slices
 from cyborgs.methods.cyborgs.settings import CyborgsConfig
 from cyborgs.methods.figures import cluster_figures, embedding_figures
 from cyborgs.methods.method import JointMethod
@@ -20,6 +21,7 @@ from cyborgs.models.heads import MLPHead
 from cyborgs.models.momentum import momentum_at, target_of, update_target
 from cyborgs.ops import region_pool, resample, sample_regions
 from cyborgs.structures import Batch, EpochPlan, StepOutput, StepSeed, View
+from cyborgs.views.config import ViewSpec
 
 
 class Regions(NamedTuple):
@@ -44,12 +46,12 @@ class Cyborgs(JointMethod):
 
     joint = frozenset({"contrast"})
 
-    def __init__(self, config: CyborgsConfig, backbone: Backbone, size: int, grid: int) -> None:
+    def __init__(self, config: CyborgsConfig, backbone: Backbone, views: ViewSpec) -> None:
         super().__init__()
         self.config: CyborgsConfig = config
         self.backbone = backbone
-        self.size = size
-        self.grid = grid
+        self.size = views.size
+        self.grid = views.grid
         self.fused = config.fused_layers or backbone.default_layers()
         self.clustered = config.clustered_layers or (backbone.default_clustered(),)
         width = sum(backbone.widths[layer] for layer in self.fused)
@@ -199,28 +201,25 @@ class Cyborgs(JointMethod):
                 concatenate_at([m[layer] for layer in self.clustered], side, side).detach()
                 for m in (first[0], target[1])
             ]
-        size = self.config.slice_size
+        if measure and not all(bool(torch.isfinite(source.sum())) for source in sources):
+            raise NotFiniteError("k-means: the maps hold NaN or infinity")
         totals, intra, inter = [], [], []
-        for start in range(0, len(batch), size):
-            part = slice(start, start + size)
-            coordinates = (seed.epoch, seed.step, (batch.first + start) // size)
-            k = draw_slice_clusters(self.config, clusters, sources[0][part], seed.seed, coordinates)
-            assignments, prototypes = cluster_views(self.config, [s[part] for s in sources], k, seed.seed, coordinates)
+        place = (seed.seed, seed.epoch, seed.step, batch.first)
+        for number, part in enumerate(cluster_slices(self.config, sources, clusters, *place)):
+            images, k = part.images, part.k
             terms = vmf_cluster_loss(
-                maps[0][part],
-                maps[1][part],
-                assignments[0],
-                assignments[1],
-                prototypes[0],
-                prototypes[1],
-                batch.views[0].geometry[part],
-                batch.views[1].geometry[part],
+                maps[0][images],
+                maps[1][images],
+                *part.assignments,
+                *part.prototypes,
+                batch.views[0].geometry[images],
+                batch.views[1].geometry[images],
                 kappa=self.config.kappa,
                 alignment=self.config.alignment,
                 distance=self.config.distance,
             )
-            if measure and start == 0:
-                metrics.update(cluster_figures(maps[0][part].detach(), assignments[0], prototypes[0]))
+            if measure and number == 0:
+                metrics.update(cluster_figures(maps[0][images].detach(), part.assignments[0], part.prototypes[0]))
             totals.append(terms["total"])
             scale = math.log(k) if k > 1 and self.config.distance == "vmf" else 1.0
             intra.append(terms["intra"].detach() / scale)
@@ -228,3 +227,6 @@ class Cyborgs(JointMethod):
         metrics["cluster/intra_over_log_k"] = torch.stack(intra).mean()
         metrics["cluster/inter_over_log_k"] = torch.stack(inter).mean()
         return torch.stack(totals).mean()
+
+
+METHOD = Cyborgs
