@@ -24,7 +24,7 @@ from cyborgs.structures import Batch, EpochPlan, StepOutput, StepSeed, View
 from cyborgs.views.config import ViewSpec
 
 
-class Regions(NamedTuple):
+class SampledRegions(NamedTuple):
     """The sampled regions of one view of B images, R slots an image."""
 
     ids: Tensor
@@ -84,7 +84,7 @@ class Cyborgs(JointMethod):
     ) -> StepOutput:
         """``contrast``: Eq. 2 over all images that are given, and those of the other processes."""
         views = zip(fixed[::2], online, fixed[1::2], strict=True)
-        return self._contrast([Regions(*view) for view in views], measure)
+        return self._contrast([SampledRegions(*view) for view in views], measure)
 
     def remaining_step(
         self, batch: Batch, plan: EpochPlan, seed: StepSeed, *, measure: bool = False
@@ -150,13 +150,13 @@ class Cyborgs(JointMethod):
         sampled: Sequence[Tensor],
         online: Sequence[dict[str, Tensor]],
         target: Sequence[dict[str, Tensor]],
-    ) -> list[Regions]:
+    ) -> list[SampledRegions]:
         return [
-            Regions(ids, self._predict(view, ids, maps), self._project(view, ids, fixed))
+            SampledRegions(ids, self._predict(view, ids, maps), self._project(view, ids, fixed))
             for view, ids, maps, fixed in zip(batch.views, sampled, online, target, strict=True)
         ]
 
-    def _contrast(self, views: Sequence[Regions], measure: bool) -> StepOutput:
+    def _contrast(self, views: Sequence[SampledRegions], measure: bool) -> StepOutput:
         """Eq. 2, and its figures."""
         first, second = views
         terms = mask_contrastive_terms(
