@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from cyborgs import distributed
+from cyborgs.machine.cores import usable_cores
 from cyborgs.masks.source import MaskSource
 from cyborgs.masks.store import GenerationWriter
 from cyborgs.structures import LabelMap
@@ -132,7 +132,7 @@ def label_groups(
             progress(done + finished, total)
         return stopped is not None and stopped()
 
-    with _Decoder(source, images, threads or min(4, os.cpu_count() or 1)) as decoder:
+    with _Decoder(source, images, threads or min(4, usable_cores())) as decoder:
 
         def work(turn: int) -> None:
             if turn >= len(own):

@@ -44,7 +44,7 @@ def check_share(recipe: Recipe, world: int) -> None:
         UserError: it does not; names the sizes.
     """
     share = recipe.batch_size // world
-    unit = getattr(recipe.method, "slice_size", 1)
+    unit = recipe.method.batch_unit
     micro_batch = 0 if recipe.micro_batch == "auto" else recipe.micro_batch
     if recipe.batch_size % world or share % unit or (micro_batch and share % micro_batch):
         raise UserError(
@@ -110,6 +110,8 @@ def build_trainer(
                 source, images, out / "masks", cycle, manifest=manifest, progress=progress, stopped=stopped, say=log.say
             )
             log.say(str(told))
+            if isinstance(source, GroundTruth):
+                _tell_too_many(source, images, log)
             return told.how != "stopped"
         return generate(
             source,
@@ -131,7 +133,7 @@ def build_trainer(
         fabric,
         method,
         build_optimizer(recipe.optimizer, groups, recipe.optimizer.lr),
-        _EpochBatches(batches, method),
+        _EpochBatches(batches, method, recipe.epochs),
         epochs=recipe.epochs,
         steps_per_epoch=steps_per_epoch,
         batch_size=recipe.batch_size,
@@ -163,15 +165,30 @@ def _tell_missing(source: GroundTruth, images: Images, log: RunLog) -> None:
         )
 
 
+def _tell_too_many(source: GroundTruth, images: Images, log: RunLog) -> None:
+    """Once, when they were read: these photos have more regions than a map has labels."""
+    found: dict[int, int] = {}
+    for part in distributed.gather_objects(dict(source.too_many)):
+        found |= part
+    if found:
+        first = ", ".join(f"{printable(images.name(i))}: {found[i]}" for i in sorted(found)[:3])
+        log.say(
+            f"masks.truth: {len(found)} of {len(images)} photos have more than 255 regions; the smallest of them, "
+            f"{sum(found.values())} in all ({first}{', ...' if len(found) > 3 else ''}), are void."
+        )
+
+
 @dataclass(frozen=True)
 class _EpochBatches:
-    """Batches with masks in the epochs whose losses use them."""
+    """Batches with what the epoch's plan says; the loader's workers stay from one epoch to the next without a refresh."""
 
     batches: Batches
     method: Method
+    epochs: int
 
     def __call__(self, epoch: int, first_step: int = 0) -> Iterator[list[Batch]]:
-        return self.batches(epoch, first_step, rides=self.method.plan(epoch).rides)
+        keep = epoch + 1 < self.epochs and not self.method.plan(epoch + 1).refresh
+        return self.batches(epoch, first_step, rides=self.method.plan(epoch).rides, keep=keep)
 
     def indices(self, epoch: int, step: int) -> Iterable[int]:
         return self.batches.indices(epoch, step)

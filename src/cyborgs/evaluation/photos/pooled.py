@@ -9,19 +9,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cyborgs.errors import printable
-from cyborgs.evaluation.contract import Context, Data
+from cyborgs.evaluation.contract import Data
 from cyborgs.evaluation.sets.classified import ClassifiedData
+from cyborgs.metrics.accuracy import by_class
 from cyborgs.ops.spectrum import POINT
 
 Int = NDArray[np.int64]
-
-
-def numbers_of(data: ClassifiedData, context: Context) -> Int:
-    """Which training photos the share of the labels is: their features are rows of those of all, computed once."""
-    if context.share >= 1:
-        return np.arange(len(data.train))
-    place = {photo: i for i, photo in enumerate(data.train.photos)}
-    return np.array([place[photo] for photo in data.share(context.share, context.seed).photos], np.int64)
 
 
 def counts_of(data: Data, used: int) -> dict[str, int]:
@@ -34,9 +27,7 @@ def counts_of(data: Data, used: int) -> dict[str, int]:
 
 def class_shares(right: NDArray[np.bool_], truth: Int, classes: Sequence[str]) -> Mapping[str, float]:
     """Share of each class's test photos that are right; NaN where there are none."""
-    return {
-        name: float(right[truth == c].mean()) if (truth == c).any() else float("nan") for c, name in enumerate(classes)
-    }
+    return dict(zip(classes, by_class(right, truth, len(classes)).tolist(), strict=True))
 
 
 def collapsed(features: Tensor) -> list[str]:

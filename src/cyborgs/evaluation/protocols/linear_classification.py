@@ -19,15 +19,17 @@ from torch import Tensor, nn
 
 from cyborgs.errors import NotFiniteError, UserError
 from cyborgs.evaluation.contract import Context, Result
-from cyborgs.evaluation.photos.logistic import LogisticFit, fit_logistic
-from cyborgs.evaluation.photos.pooled import class_shares, collapsed, counts_of, numbers_of, unknown_classes
-from cyborgs.evaluation.sets.classified import ClassifiedData, ClassifiedSet, open_folders
+from cyborgs.evaluation.photos.fits import Fit
+from cyborgs.evaluation.photos.logistic import fit_logistic
+from cyborgs.evaluation.photos.pooled import class_shares, collapsed, counts_of, unknown_classes
+from cyborgs.evaluation.sets.classified import ClassifiedData, open_folders
 from cyborgs.evaluation.settings.photos import LinearClassificationSettings
 from cyborgs.evaluation.training.config import FineTuneConfig
+from cyborgs.evaluation.training.crops import Crops
 from cyborgs.evaluation.training.finetune import Objective, fine_tune
 from cyborgs.features.cache import Extraction, features_of
-from cyborgs.features.extraction import UInt8, frozen
-from cyborgs.features.transforms import Square, drawn_crop
+from cyborgs.features.extraction import frozen
+from cyborgs.features.transforms import Square
 from cyborgs.metrics.judged import Hits
 from cyborgs.models.weights import weights_hash
 from cyborgs.ops.normalise import unit_rows
@@ -77,21 +79,6 @@ class Head(Objective):
         return [{"params": list(self.linear.parameters()), "lr_scale": head_lr_factor}]
 
 
-class Crops:
-    """Training photos as crops and mirrors, with their class."""
-
-    def __init__(self, photos: ClassifiedSet, size: int) -> None:
-        self.photos = photos
-        self.size = size
-
-    def __len__(self) -> int:
-        return len(self.photos)
-
-    def sample(self, i: int, draw: np.random.Generator) -> tuple[UInt8, NDArray[Any]]:
-        """Photo i's crop and class."""
-        return drawn_crop(self.photos.read(i), self.size, draw), np.array(self.photos.labels[i], np.int64)
-
-
 def evaluate(
     backbone: Backbone, data: ClassifiedData, settings: LinearClassificationSettings, context: Context
 ) -> Result:
@@ -101,12 +88,12 @@ def evaluate(
         UserError: fewer than two classes to learn, or the features hold NaN.
     """
     layer = settings.layer or backbone.layers[-1]
-    chosen = numbers_of(data, context)
+    chosen = data.chosen(context.share, context.seed)
     labels, truth, classes = data.train.labels[chosen], data.test.labels, len(data.train.classes)
     if len(np.unique(labels)) < 2:
         raise UserError("the training photos have one class alone: there is nothing to tell apart.")
     solve = _logistic if settings.solver == "logistic" else _sgd
-    scores, told, said = solve(backbone, data, chosen, layer, settings, context)
+    scores, warned, said = solve(backbone, data, Extraction(layer, Square(settings.size)), settings, context)
     right = scores.argmax(axis=1) == truth
     figures = {"top1": float(right.mean())}
     if classes > TOP:
@@ -121,7 +108,7 @@ def evaluate(
         counts_of(data, len(chosen)),
         context.seed,
         class_shares(right, truth, data.test.classes),
-        (*data.notes, *unknown_classes(data, labels), *told),
+        (*data.notes, *unknown_classes(data, labels), *warned),
     )
 
 
@@ -130,47 +117,36 @@ Solved = tuple[NDArray[np.floating[Any]], list[str], dict[str, Any]]
 
 
 def _logistic(
-    backbone: Backbone,
-    data: ClassifiedData,
-    chosen: NDArray[np.int64],
-    layer: str,
-    settings: LinearClassificationSettings,
-    context: Context,
+    backbone: Backbone, data: ClassifiedData, how: Extraction, settings: LinearClassificationSettings, context: Context
 ) -> Solved:
-    how = Extraction(layer, Square(settings.size))
     train, test = (
         unit_rows(torch.from_numpy(x).double())
         for x in features_of(backbone, [data.train.photos, data.test.photos], how, context)
     )
+    chosen = data.chosen(context.share, context.seed)
     labels = data.train.labels[chosen]
     fit = fit_logistic(train[chosen].numpy(), labels, test.numpy(), len(data.train.classes), settings.costs)
     return fit.scores, collapsed(train) + _of_fit(fit, settings), {"chosen_cost": fit.cost}
 
 
-def _of_fit(fit: LogisticFit, settings: LinearClassificationSettings) -> list[str]:
-    told = []
+def _of_fit(fit: Fit, settings: LinearClassificationSettings) -> list[str]:
+    warned = []
     if fit.unconverged:
-        told.append(f"{fit.unconverged} of {fit.fits} logistic regressions did not converge (ConvergenceWarning).")
-    if not fit.accuracies and len(settings.costs) > 1:
-        told.append(f"no class has two training photos: C = {fit.cost} was taken, not chosen.")
+        warned.append(f"{fit.unconverged} of {fit.fits} logistic regressions did not converge (ConvergenceWarning).")
+    if not fit.means and len(settings.costs) > 1:
+        warned.append(f"no class has two training photos: C = {fit.cost} was taken, not chosen.")
     elif len(settings.costs) > 1 and fit.cost in (min(settings.costs), max(settings.costs)):
-        told.append(f"the chosen C = {fit.cost} lies at the end of the grid: another one might do better.")
-    return told
+        warned.append(f"the chosen C = {fit.cost} lies at the end of the grid: another one might do better.")
+    return warned
 
 
 def _sgd(
-    backbone: Backbone,
-    data: ClassifiedData,
-    chosen: NDArray[np.int64],
-    layer: str,
-    settings: LinearClassificationSettings,
-    context: Context,
+    backbone: Backbone, data: ClassifiedData, how: Extraction, settings: LinearClassificationSettings, context: Context
 ) -> Solved:
     # Before the training: it also finds what cannot be read.
-    how = Extraction(layer, Square(settings.size))
     (test,) = features_of(backbone, [data.test.photos], how, context)
-    part = data.share(context.share, context.seed) if context.share < 1 else data.train
-    head = Head(backbone, layer, len(data.train.classes), context.seed)
+    crops = Crops(data.share(context.share, context.seed), settings.size)
+    head = Head(backbone, how.layer, len(data.train.classes), context.seed)
     training = FineTuneConfig(
         epochs=settings.epochs,
         batch_size=settings.batch_size,
@@ -182,18 +158,10 @@ def _sgd(
         "weights": weights_hash(backbone),
         "data": data.fingerprint,
         "share": context.share,
-        "layer": layer,
+        "layer": how.layer,
         "size": settings.size,
     }
-    done = fine_tune(
-        head,
-        Crops(part, settings.size),
-        training,
-        context,
-        names=["class"],
-        identity=identity,
-        folder="linear",
-    )
+    done = fine_tune(head, crops, training, context, names=["class"], identity=identity, folder="linear")
     with torch.no_grad():
         linear = head.linear.cpu()
         scores = linear(torch.from_numpy(test)).numpy()

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from cyborgs.errors import UserError
 from cyborgs.evaluation.contract import Context, Result
+from cyborgs.evaluation.photos.fits import Fit
 from cyborgs.evaluation.photos.pooled import counts_of
-from cyborgs.evaluation.photos.svm import ClassFit, fit_classes
+from cyborgs.evaluation.photos.svm import fit_classes
 from cyborgs.evaluation.sets.voc_lists import CLASSES, VocData, by_name, open_voc, without_test_images
 from cyborgs.evaluation.settings.photos import Voc07Settings
 from cyborgs.features.cache import Extraction, Float32, features_of
@@ -67,7 +68,7 @@ def evaluate(backbone: Backbone, data: VocData, settings: Voc07Settings, context
     """
     layer = settings.layer or backbone.layers[-1]
     costs = settings.costs or COSTS[settings.variant]
-    chosen = data.share(context.share, context.seed)
+    chosen = data.chosen(context.share, context.seed)
     labels = data.train.labels[chosen]
     few = few_of(labels, settings)
     if len(few) == len(CLASSES):
@@ -124,23 +125,21 @@ def few_of(labels: NDArray[np.int8], settings: Voc07Settings) -> list[str]:
     return found
 
 
-def _warnings(
-    few: Sequence[str], fits: Sequence[ClassFit | None], per_class: Mapping[str, float], folds: int
-) -> list[str]:
-    told = []
+def _warnings(few: Sequence[str], fits: Sequence[Fit | None], per_class: Mapping[str, float], folds: int) -> list[str]:
+    warned = []
     if few:
-        told.append(
+        warned.append(
             f"{len(few)} of {len(CLASSES)} classes have fewer than {folds} training images with them, or without, and "
             f"are left out of the mean: {', '.join(few)}."
         )
-    told += without_test_images([name for name, ap in per_class.items() if np.isnan(ap) and name not in few])
+    warned += without_test_images([name for name, ap in per_class.items() if np.isnan(ap) and name not in few])
     made = [fit for fit in fits if fit is not None]
     unconverged = sum(fit.unconverged for fit in made)
     if unconverged:
         total = sum(fit.fits for fit in made)
         names = [name for name, fit in zip(CLASSES, fits, strict=True) if fit is not None and fit.unconverged]
-        told.append(
+        warned.append(
             f"{unconverged} of {total} SVMs did not converge in 2000 iterations (ConvergenceWarning), of the classes "
             f"{', '.join(names)}."
         )
-    return told
+    return warned
