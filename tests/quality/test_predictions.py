@@ -47,7 +47,7 @@ def test_a_segmentation(segmented: Path) -> None:
     assert found.out == segmented / "quality"
     with Image.open(segmented / "labels/a/one.png.png") as picture:
         assert np.array_equal(found.read(1), np.asarray(picture))
-    assert found.size(0) is None
+    assert found.size is None
     (segmented / "segmentation.json").unlink()
     assert open_predictions(segmented).ids == "unknown"
     assert open_predictions(segmented, same_ids=True).ids == "dataset"
@@ -92,6 +92,7 @@ def test_a_run(run: Path) -> None:
         found = open_predictions(path)
         assert (found.kind, found.ids, found.void, list(found.names)) == ("run", "group", 9, ["x.jpg", "y.jpg"])
         assert found.read(1).tolist() == [[2] * 4] * 3
+        assert found.size is not None
         assert found.size(1) == (60, 80)
         assert found.about["generation"] == 1
         assert found.out == run / "quality" / "generation-0001"

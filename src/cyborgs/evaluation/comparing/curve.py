@@ -9,11 +9,11 @@ from typing import Any, Final
 
 from cyborgs.errors import UserError, printable
 from cyborgs.evaluation.comparing import pictures, tables
-from cyborgs.evaluation.comparing.cells import write_json
 from cyborgs.evaluation.comparing.compare import Compared, check_seeds
 from cyborgs.evaluation.comparing.task import measured, open_task
 from cyborgs.evaluation.protocols.catalogue import DEFAULT_PRESET, Preset
 from cyborgs.files import make_folder, write_bytes
+from cyborgs.metrics.figures import write_json
 from cyborgs.models.backbone import Backbone
 from cyborgs.models.weights import load_backbone
 from cyborgs.runs import recipe_file

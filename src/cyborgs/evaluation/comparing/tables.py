@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping, Sequence
 
 from cyborgs.errors import printable
 from cyborgs.evaluation.comparing.compare import Compared, metric_name, short_names
+from cyborgs.metrics.figures import console, table
 from cyborgs.metrics.paired import span
 
 
@@ -52,17 +52,7 @@ def markdown(compared: Compared, sentence: str, facts: str, standing: str = "") 
 
 def show(rows: Sequence[Sequence[str]], caption: str) -> None:
     """Print a table, its first two columns to the left, and its caption below."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
     head, *body = rows
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for place, title in enumerate(head):
-        table.add_column(Text(title), justify="left" if place < 2 else "right")
-    for row in body:
-        table.add_row(*(Text(cell) for cell in row))
-    console.print(table)
-    console.print(Text(printable(caption)))
+    out = console()
+    out.print(table(head, body, left=(0, 1)))
+    out.print(printable(caption))

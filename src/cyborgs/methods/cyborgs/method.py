@@ -21,6 +21,7 @@ from cyborgs.models.heads import MLPHead
 from cyborgs.models.momentum import momentum_at, target_of, update_target
 from cyborgs.ops import region_pool, resample, sample_regions
 from cyborgs.structures import Batch, EpochPlan, StepOutput, StepSeed, View
+from cyborgs.views.config import ViewSpec
 
 
 class Regions(NamedTuple):
@@ -45,12 +46,12 @@ class Cyborgs(JointMethod):
 
     joint = frozenset({"contrast"})
 
-    def __init__(self, config: CyborgsConfig, backbone: Backbone, size: int, grid: int) -> None:
+    def __init__(self, config: CyborgsConfig, backbone: Backbone, views: ViewSpec) -> None:
         super().__init__()
         self.config: CyborgsConfig = config
         self.backbone = backbone
-        self.size = size
-        self.grid = grid
+        self.size = views.size
+        self.grid = views.grid
         self.fused = config.fused_layers or backbone.default_layers()
         self.clustered = config.clustered_layers or (backbone.default_clustered(),)
         width = sum(backbone.widths[layer] for layer in self.fused)
@@ -226,3 +227,6 @@ class Cyborgs(JointMethod):
         metrics["cluster/intra_over_log_k"] = torch.stack(intra).mean()
         metrics["cluster/inter_over_log_k"] = torch.stack(inter).mean()
         return torch.stack(totals).mean()
+
+
+METHOD = Cyborgs
