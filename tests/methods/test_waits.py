@@ -35,7 +35,7 @@ KINDS = {
 def whole_step(recipe: Recipe, epoch: int, micro_batches: int = 1, negatives: Any = "micro") -> Callable[[bool], None]:
     """A whole step of the optimiser, as the trainer takes it: gradients, update, momentum; by whether it is logged."""
     method = build_method(recipe).train()
-    optimizer = build_optimizer(recipe.optimizer, parameter_groups(method, 1e-6), 0.1)
+    optimizer = build_optimizer(recipe.optimizer, parameter_groups(method, recipe.optimizer), 0.1)
     fabric = Fabric(accelerator="cpu", devices=1)
     module, wrapped = fabric.setup(method, optimizer)
     gradients = Gradients(fabric, module, method, negatives)
