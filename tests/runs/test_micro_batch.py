@@ -27,9 +27,10 @@ from cyborgs.runs import micro_batch as fit
 from cyborgs.runs import recipe_file
 from cyborgs.runs.build import Features, build_method
 from cyborgs.runs.devices import make_fabric
-from cyborgs.runs.micro_batch import find_micro_batch, made_up_batch, micro_batches, most_expensive_plans
+from cyborgs.runs.micro_batch import find_micro_batch, micro_batches, most_expensive_plans
 from cyborgs.runs.recipe import Recipe
 from cyborgs.structures import StepSeed
+from cyborgs.views.micro_batches import made_up_batch
 from tests.conftest import make_photos, tiny_byol, tiny_recipe
 from tests.runs.test_pretrain import DieAt, StopAt, results, run
 

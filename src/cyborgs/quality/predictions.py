@@ -11,8 +11,8 @@ from typing import Any, Final, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from cyborgs.data.annotations.png import read_numbers
 from cyborgs.data.images import Images
 from cyborgs.data.store_format import StoreError
 from cyborgs.errors import UserError
@@ -159,23 +159,7 @@ def _of_files(
     about: dict[str, Any] | None = None,
 ) -> Predictions:
     missing = [i for i, file in enumerate(files) if not file.is_file()]
-    return Predictions(names, kind, lambda i: read_labels(files[i]), out, ids, void, missing, None, about or {})
-
-
-def read_labels(path: Path) -> NDArray[np.integer]:
-    """A label PNG of 8 or 16 bits, with a palette or grey: (h, w). UserError where it is a picture, or damaged."""
-    try:
-        with Image.open(path) as opened:
-            mode = opened.mode
-            labels = np.asarray(opened)
-    except Exception as error:  # Pillow raises all sorts of errors
-        raise UserError(f"{path}: cannot be read as a label map ({error}).") from error
-    if mode not in ("L", "P", "1", "I;16", "I;16B", "I") or labels.ndim != 2:
-        kind = {"F": "floating-point numbers", "RGB": "colours", "RGBA": "colours", "LA": "two channels"}.get(
-            mode, mode
-        )
-        raise UserError(f"{path}: holds {kind}, where a label map has one whole number a pixel. Convert it to labels.")
-    return labels.astype(np.uint8) if labels.dtype == bool else labels
+    return Predictions(names, kind, lambda i: read_numbers(files[i]), out, ids, void, missing, None, about or {})
 
 
 def _only(found: Predictions, names: Sequence[str]) -> Predictions:

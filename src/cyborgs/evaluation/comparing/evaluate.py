@@ -6,22 +6,20 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from cyborgs.errors import UserError, printable
+from cyborgs.evaluation.comparing import tables
 from cyborgs.evaluation.comparing.cells import Cell, chosen
 from cyborgs.evaluation.comparing.compare import Compared, metric_name
 from cyborgs.evaluation.comparing.task import Opener, Task, measured, open_task
-from cyborgs.evaluation.photos.colour_order import colour_doubt
 from cyborgs.evaluation.protocols.catalogue import DEFAULT_PRESET, Preset, Settings
+from cyborgs.features.colour_order import colour_doubt
 from cyborgs.files import make_folder
-from cyborgs.metrics.figures import console, table, write_csv, write_json
+from cyborgs.metrics.figures import write_csv, write_json
 from cyborgs.metrics.paired import few_images, span
 from cyborgs.models.weights import weights_hash
 from cyborgs.runs import recipe_file
-
-UNBOUNDED: Final = ("alignment", "uniformity", "effective_rank")
-"""Figures that are no shares."""
 
 
 def evaluate(
@@ -77,7 +75,7 @@ def evaluate(
         key = backbone, share, seed
         warned = replace(found.cells[key], warnings=(*found.cells[key].warnings, doubt))
         found = replace(found, cells={**found.cells, key: warned})
-    _print(found, task)
+    tables.show(tables.of_evaluation(found), *_below(found, task), left=1)
     if out is not None:
         make_folder(out, parents=True)
         about = {
@@ -99,36 +97,21 @@ def _cells(found: Compared) -> dict[str, Cell]:
     return {backbone: found.cells[backbone, found.shares[0], found.seeds[0]] for backbone in found.backbones}
 
 
-def _print(found: Compared, task: Task) -> None:
+def _below(found: Compared, task: Task) -> list[str]:
+    """Lines for a reader below the table."""
     cells, (share,) = _cells(found), found.shares
-    first = cells[found.backbones[0]]
-    head = ["figure"]
-    for who in cells:
-        head += [printable(who), "95%"]
-    rows = []
-    for figure in first.figures:
-        row = [metric_name(figure)]
-        for who, cell in cells.items():
-            value, own = cell.figures[figure], found.value(who, share)
-            row += ["–" if math.isnan(value) else f"{value:.3f}" if figure in UNBOUNDED else f"{100 * value:.1f}"]
-            row += [span(own.low, own.high) if figure == cell.metric else ""]
-        rows.append(row)
-    out = console()
-    out.print(table(head, rows))
-    counts = ", ".join(f"{n:,} {what}" for what, n in first.counts.items())
-    out.print(printable(f"{counts}. Figures in percent; intervals: 95% over test images."))
+    counts = ", ".join(f"{n:,} {what}" for what, n in cells[found.backbones[0]].counts.items())
+    lines = [f"{counts}. Figures in percent; intervals: 95% over test images."]
     for other in found.backbones[1:]:
         gain = found.less(found.backbones[0], other, share)
         how = (
             f"{span(gain.low, gain.high, '+')}), p {gain.p:.3f}" if gain.images > 1 else "one test image: no interval)"
         )
-        line = f"Over {other} weights: {100 * gain.value:+.1f} points {metric_name(found.metric)} ({how}."
-        out.print(printable(line))
+        lines.append(f"Over {other} weights: {100 * gain.value:+.1f} points {metric_name(found.metric)} ({how}.")
     if task.entry.published:
         others = ", ".join(f"{who} {value:g}" for who, value in task.entry.published.items())
-        out.print(printable(f"Published by others, in percent, on the full data with ResNet-50: {others}."))
-    for line in _notes(cells, task.settings):
-        out.print(printable(line))
+        lines.append(f"Published by others, in percent, on the full data with ResNet-50: {others}.")
+    return lines + _notes(cells, task.settings)
 
 
 def _notes(cells: Mapping[str, Cell], settings: Settings) -> list[str]:

@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     from cyborgs.models.backbone import Backbone
 
 
-def open_data(data: str, settings: DenseProbeSettings, seed: int, data_set: str = "") -> PixelData:
-    """Photos and label maps."""
-    return open_for(data, settings, seed, data_set)
+open_data = open_for
 
 
 def evaluate(backbone: Backbone, data: PixelData, settings: DenseProbeSettings, context: Context) -> Result:
