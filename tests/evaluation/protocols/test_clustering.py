@@ -16,8 +16,9 @@ from cyborgs.errors import UserError
 from cyborgs.evaluation.contract import Context
 from cyborgs.evaluation.dense.linear import cell_labels
 from cyborgs.evaluation.protocols import clustering
-from cyborgs.evaluation.protocols.clustering import ClusterCounts, Cropped
+from cyborgs.evaluation.protocols.clustering import Cropped
 from cyborgs.evaluation.settings.pixels import ClusteringSettings
+from cyborgs.metrics.judged import PixelCounts
 from cyborgs.metrics.segmentation import class_scores, confusion, hungarian_scores, majority_scores
 from cyborgs.models.backbone import Backbone
 from tests.evaluation.protocols.contract import ProtocolContract, make_backbone, make_pixels
@@ -176,10 +177,8 @@ def test_the_middle_square(tmp_path: Path) -> None:
 
 
 def test_a_draw_is_matched_anew() -> None:
-    from scipy import sparse
-
     photos = np.array([[[5, 0], [0, 5]], [[0, 9], [9, 0]]])  # the second names its clusters the other way round
-    judged = ClusterCounts(sparse.csr_matrix(photos.reshape(2, 4)), (2, 2), None)
+    judged = PixelCounts(list(photos), hungarian_scores)
     assert judged.score(np.array([1, 0])) == judged.score(np.array([0, 2])) == 1
     assert judged.score(np.array([1, 1])) == pytest.approx(hungarian_scores(photos.sum(axis=0)).miou)
     assert judged.score(np.array([1, 1])) < 1

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -32,14 +33,8 @@ from cyborgs.evaluation.settings.pixels import ClusteringSettings
 from cyborgs.features.clustering import cluster_cells
 from cyborgs.features.extraction import JOINED, UInt8, frozen_maps, iterate_maps, join
 from cyborgs.features.transforms import centre, middle
-from cyborgs.metrics.segmentation import (
-    MajorityScore,
-    SegmentationScore,
-    confusion,
-    hungarian_scores,
-    majority_scores,
-    miou_all_seen,
-)
+from cyborgs.metrics.judged import PixelCounts
+from cyborgs.metrics.segmentation import confusion, hungarian_scores, majority_scores, miou_all_seen
 from cyborgs.ops.enlarge import Enlarged
 from cyborgs.seeds import numpy_generator
 
@@ -102,29 +97,6 @@ class Cropped:
         return self.read(i), self.truth(i)
 
 
-@dataclass(frozen=True)
-class ClusterCounts:
-    """Pixels by (cluster, class) of each test photo: mIoU after the matching, made anew for each draw of the photos."""
-
-    rows: sparse.csr_matrix
-    """(photos, clusters x classes)."""
-    shape: tuple[int, int]
-    chosen_on: Counts | None
-    """Of the training photos, where there are more clusters than classes."""
-
-    def __len__(self) -> int:
-        return int(self.rows.shape[0])
-
-    def scores(self, weights: NDArray[np.int64]) -> SegmentationScore | MajorityScore:
-        """All scores of a draw."""
-        counts: Counts = np.asarray(self.rows.T @ weights).reshape(self.shape)
-        return hungarian_scores(counts) if self.chosen_on is None else majority_scores(counts, self.chosen_on)
-
-    def score(self, weights: NDArray[np.int64]) -> float:
-        """mIoU."""
-        return self.scores(weights).miou
-
-
 def open_data(data: str, settings: ClusteringSettings, seed: int, data_set: str = "") -> PixelData:
     """Photos and label maps."""
     return open_for(data, settings, seed, data_set)
@@ -170,7 +142,7 @@ def evaluate(backbone: Backbone, data: PixelData, settings: ClusteringSettings, 
     said: dict[str, Any] = {
         "clusters": list(ks),
         "layers": list(layers),
-        "matching": {str(k): "one to one" if judged[k].chosen_on is None else "majority of training" for k in ks},
+        "matching": {str(k): "majority of training" if k > data.test.classes else "one to one" for k in ks},
     }
     if settings.linear:
         probe = replace(PROBE, epochs=settings.linear_epochs, short_side=short)
@@ -231,7 +203,7 @@ def _judged(
     layers: Sequence[str],
     short: int,
     centroids: Mapping[int, Tensor],
-) -> dict[int, ClusterCounts]:
+) -> dict[int, PixelCounts]:
     """Counts of each number of clusters: of the test photos, and of the training photos where they choose the classes."""
     classes = test.classes
     many = {k: found for k, found in centroids.items() if k > classes}
@@ -243,9 +215,12 @@ def _judged(
     rows: dict[int, dict[int, Any]] = {k: {} for k in centroids}
     for i, _, maps in iterate_maps(backbone, test, layers, short_side=short):
         for k, counts in _count(test, i, join([maps[name] for name in layers]), centroids).items():
-            rows[k][i] = sparse.csr_matrix(counts.reshape(1, -1))
+            rows[k][i] = sparse.csr_matrix(counts)
     return {
-        k: ClusterCounts(sparse.vstack([found[i] for i in range(len(test))]).tocsr(), (k, classes), chosen_on.get(k))
+        k: PixelCounts(
+            [found[i] for i in range(len(test))],
+            partial(majority_scores, chosen_on=chosen_on[k]) if k in many else hungarian_scores,
+        )
         for k, found in rows.items()
     }
 
