@@ -68,6 +68,41 @@ def test_maps_of_many_networks(name: str, layers: tuple[str, ...], widths: tuple
     assert not without
 
 
+def test_weights_that_are_read_without_a_call_stay() -> None:
+    class Functional(nn.Module):
+        """As Swin's attention: it reads its layers' weights and calls none of them."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Conv2d(4, 4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.conv2d(x, self.inner.weight, self.inner.bias)
+
+    class Network(nn.Module):
+        def __init__(self, functional: bool) -> None:
+            super().__init__()
+            self.stem = nn.Conv2d(3, 4, 8, stride=8)
+            self.block = Functional() if functional else nn.Identity()
+            self.auxiliary = nn.Linear(4, 2)
+            self.fc = nn.Linear(4, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(self.block(self.stem(x)).mean(dim=(2, 3)))
+
+    plain, functional = Network(False), Network(True)
+    assert networks.drop_head(plain, *networks.probe(plain, "plain")) == ("auxiliary", "fc")
+    assert networks.drop_head(functional, *networks.probe(functional, "functional")) == ("fc",)
+    assert functional(torch.zeros(1, 3, 64, 64)).shape == (1, 4)
+
+
+def test_swin_runs_without_its_head() -> None:
+    model = backbone("swin_t", ["permute"])
+    assert model.head == ("head",)
+    assert model(pictures())["permute"].shape == (2, 768, 2, 2)
+    assert model.load_state_dict(model.state_dict()).missing_keys == []
+
+
 @pytest.mark.parametrize("name", ["resnet18", "convnext_tiny", SMALL])
 @pytest.mark.parametrize("training", [True, False])
 def test_every_map_is_what_its_module_returns(name: str, training: bool) -> None:

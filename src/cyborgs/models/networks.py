@@ -155,11 +155,12 @@ def _stride(cells: int) -> int:
 def drop_head(network: nn.Module, maps: dict[str, Map], finished: list[str]) -> tuple[str, ...]:
     """Replace, in place, what holds weights and does not serve the last map; the names of what was dropped.
 
-    Whatever finished before the last map is the trunk. What never ran in eval mode (auxiliary heads) goes too.
+    Whatever finished before the last map is the trunk. What never ran in eval mode goes too (auxiliary heads), unless the
+    network cannot be run without it: Swin reads the weights of layers that it never calls.
     """
     last = max(m.order for m in maps.values())
     trunk = set(finished[: last + 1])
-    dropped: list[str] = []
+    dropped: dict[str, tuple[nn.Module, str, nn.Module]] = {}
 
     def visit(module: nn.Module, prefix: str) -> None:
         for child_name, child in list(module.named_children()):
@@ -168,9 +169,17 @@ def drop_head(network: nn.Module, maps: dict[str, Map], finished: list[str]) -> 
                 visit(child, f"{name}.")
             elif next(child.parameters(), None) is not None or next(child.buffers(), None) is not None:
                 setattr(module, child_name, Dropped())
-                dropped.append(name)
+                dropped[name] = module, child_name, child
 
     visit(network, "")
+    never_ran = [n for n in dropped if not any(f == n or f.startswith(f"{n}.") for f in finished)]
+    if never_ran:
+        try:
+            probe(network, "the network without its head")
+        except UserError:
+            for name in never_ran:
+                module, child_name, child = dropped.pop(name)
+                setattr(module, child_name, child)
     return tuple(dropped)
 
 

@@ -19,6 +19,7 @@ from cyborgs.methods.method import Method
 from cyborgs.methods.registry import method_class, name_of
 from cyborgs.methods.settings import Bootstrapping
 from cyborgs.models.backbone import Backbone
+from cyborgs.models.borders import photo_maps
 from cyborgs.models.fusion import concatenate_at
 from cyborgs.models.statistics import set_batchnorm
 from cyborgs.runs.recipe import Recipe
@@ -51,7 +52,9 @@ class Features:
     Called with uint8 (b, 3, H, W); returns (b, D, H/8, W/8), deeper layers bilinearly at the first one's size.
     """
 
-    def __init__(self, backbone: Backbone, layers: tuple[str, ...], device: torch.device) -> None:
+    def __init__(self, backbone: Backbone, layers: tuple[str, ...], device: torch.device, border: int = 0) -> None:
+        """``border``: see ``models.borders.photo_maps``."""
+        self.border = border
         self.backbone = backbone
         self.layers = layers
         self.device = device
@@ -59,7 +62,7 @@ class Features:
     def __call__(self, images: Tensor) -> Tensor:
         """See the class."""
         with torch.no_grad():
-            maps = self.backbone(self.backbone.normalise(images.to(self.device)), self.layers)
+            maps = photo_maps(self.backbone, images.to(self.device), self.layers, self.border)
             ordered = [maps[layer] for layer in self.layers]
             height, width = max((m.shape[2], m.shape[3]) for m in ordered)
             return concatenate_at(ordered, height, width)
@@ -87,7 +90,7 @@ def build_source(
         return fixed
     assert bootstrapping is not None  # the recipe checks it
     return Bootstrap(
-        Features(method.backbone, bootstrapped_layers(bootstrapping, method.backbone), device),
+        Features(method.backbone, bootstrapped_layers(bootstrapping, method.backbone), device, masks.border),
         clusters=bootstrapping.clusters,
         group_size=masks.group_size,
         short_side=masks.short_side,

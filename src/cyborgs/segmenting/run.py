@@ -186,7 +186,7 @@ def _settings(config: SegmentConfig, named: Named | None) -> dict[str, Any]:
     weights = None if named is None else (named.hash or f"{named.weights} {config.seed}")
     export = [name for name in config.export if name != "none"]
     more = (
-        {"layers": list(_layers(config, named)), "short_side": config.short_side}
+        {"layers": list(_layers(config, named)), "short_side": config.short_side, "border": config.masks.border}
         if config.source == "bootstrap"
         else {}
     )
@@ -201,7 +201,7 @@ def _source(
         assert named is not None
         bootstrapping = _bootstrapping(named) or Bootstrapping()
         return Bootstrap(
-            Features(named.backbone, layers, torch.device(device)),
+            Features(named.backbone, layers, torch.device(device), masks.border),
             clusters=(k, k) if k else bootstrapping.clusters,
             group_size=masks.group_size,
             short_side=config.short_side,

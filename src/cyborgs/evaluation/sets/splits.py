@@ -50,12 +50,6 @@ def _size(path: Path) -> bytes:
     return str(path.stat().st_size).encode()
 
 
-def counted(train: int, test: int, classes: int, left_out: Mapping[str, int]) -> dict[str, int]:
-    """``train``, ``test``, ``classes``, and ``skipped: REASON`` for each reason in ``left_out``."""
-    skipped = {f"skipped: {reason}": n for reason, n in left_out.items()}
-    return {"train": train, "test": test, "classes": classes, **skipped}
-
-
 def part_of(number: int, share: float) -> int:
     """``share x number``, halves up, at least one. Raises UserError unless 0 < share <= 1."""
     if not 0 < share <= 1:
