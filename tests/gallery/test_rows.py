@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from cyborgs.data.images import Images
+from cyborgs.data.images import Images, ScannedImages
 from cyborgs.data.listing import list_images
 from cyborgs.data.scan import scan
 from cyborgs.errors import UserError
@@ -24,7 +24,7 @@ def photos(tmp_path: Path) -> Images:
     rng = np.random.default_rng(0)
     for i in range(5):
         cv2.imwrite(str(tmp_path / f"p{i}.png"), blocks(rng, cells=(3, 4 + i % 2))[0])
-    return Images.from_scan(scan(list_images(tmp_path), use_cache=False))
+    return ScannedImages.from_scan(scan(list_images(tmp_path), use_cache=False))
 
 
 def test_cosines_are_those_of_enlarged_features(photos: Images) -> None:

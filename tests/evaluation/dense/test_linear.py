@@ -74,7 +74,7 @@ def test_features_are_computed_once_for_all_probes_and_seeds(sets):
 
 def test_result_as_json(sets):
     train, val = sets
-    one_class = LabelledSet(val.photos[:1], val.labels[:1], 4, 255)
+    one_class = LabelledSet(val.photos.subset([0]), val.labels[:1], 4, 255)
     [result] = linear_segmentation(
         FakeBackbone(), train, one_class, layers=[["layer2"]], settings=ProbeSettings(epochs=1, min_steps=0)
     )
@@ -132,7 +132,7 @@ def test_refusals(sets, tmp_path):
         linear_segmentation(FakeBackbone(), train, val, layers=[])
     with pytest.raises(ValueError, match="classes"):
         linear_segmentation(FakeBackbone(), train, LabelledSet(val.photos, val.labels, 5), layers=[["layer2"]])
-    swapped = LabelledSet(val.photos[:2], val.labels[1::-1], 4, 255)
+    swapped = LabelledSet(val.photos.subset([0, 1]), val.labels[1::-1], 4, 255)
     backbone = FakeBackbone()
     with pytest.raises(UserError, match=r"p0\.png has 128 x 96 pixels.*t1\.png has 112 x 80"):
         linear_segmentation(backbone, train, swapped, layers=[["layer2"]])

@@ -20,8 +20,9 @@ def numbers_of(data: ClassifiedData, context: Context) -> Int:
     """Which training photos the share of the labels is: their features are rows of those of all, computed once."""
     if context.share >= 1:
         return np.arange(len(data.train))
-    place = {photo: i for i, photo in enumerate(data.train.photos)}
-    return np.array([place[photo] for photo in data.share(context.share, context.seed).photos], np.int64)
+    place = {data.train.name(i): i for i in range(len(data.train))}
+    share = data.share(context.share, context.seed)
+    return np.array([place[share.name(i)] for i in range(len(share))], np.int64)
 
 
 def counts_of(data: Data, used: int) -> dict[str, int]:

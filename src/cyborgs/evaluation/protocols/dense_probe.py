@@ -43,8 +43,8 @@ def evaluate(backbone: Backbone, data: PixelData, settings: DenseProbeSettings, 
     probe = ProbeSettings(epochs=settings.epochs, min_steps=settings.min_steps, short_side=settings.short_side)
     kept = _kept_maps(backbone, data, layers, settings.short_side, context)
     if kept is not None:
-        numbers = {photo: i for i, photo in enumerate(data.train.photos)}
-        kept = kept[0].part([numbers[photo] for photo in train.photos]), kept[1]
+        numbers = {data.train.name(i): i for i in range(len(data.train))}
+        kept = kept[0].part([numbers[train.name(i)] for i in range(len(train))]), kept[1]
     (found,) = linear_segmentation(
         backbone,
         train,

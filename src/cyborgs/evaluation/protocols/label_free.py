@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
+from cyborgs.data.images import Images, PhotoFiles
 from cyborgs.data.listing import list_images
 from cyborgs.errors import UserError
 from cyborgs.evaluation.contract import Context, Result
@@ -26,8 +27,6 @@ from cyborgs.evaluation.sets.class_lists import must_exist
 from cyborgs.evaluation.sets.splits import fingerprint, first_of
 from cyborgs.evaluation.settings.photos import LabelFreeSettings
 from cyborgs.features.cache import Extraction, features_of
-from cyborgs.features.extraction import UInt8
-from cyborgs.features.reading import read_photo
 from cyborgs.features.transforms import Square
 from cyborgs.metrics.judged import Pairs
 from cyborgs.metrics.spread import closeness
@@ -41,24 +40,10 @@ _CHOSEN: Final = 57
 
 
 @dataclass(frozen=True)
-class UnlabelledPhotos:
-    """Photos by number. ``read(i)`` decodes one; nothing is kept."""
-
-    photos: tuple[Path, ...]
-
-    def __len__(self) -> int:
-        return len(self.photos)
-
-    def read(self, i: int) -> UInt8:
-        """Photo i, uint8 (H, W, 3). Raises ``data.decode.UnreadableImage`` naming the file."""
-        return read_photo(self.photos[i])
-
-
-@dataclass(frozen=True)
 class UnlabelledData:
     """Photos to be judged by; nothing is learnt."""
 
-    test: UnlabelledPhotos
+    test: Images
     left_out: Mapping[str, int] = field(default_factory=dict)
     """Files that are not used, by reason."""
 
@@ -70,7 +55,7 @@ class UnlabelledData:
     @cached_property
     def fingerprint(self) -> str:
         """See ``splits.fingerprint``."""
-        return fingerprint({"test": self.test.photos}, [])
+        return fingerprint({"test": self.test}, [])
 
 
 def open_data(data: str, settings: LabelFreeSettings, seed: int, data_set: str = "") -> UnlabelledData:
@@ -94,7 +79,7 @@ def open_data(data: str, settings: LabelFreeSettings, seed: int, data_set: str =
         "photos beyond --images": len(photos) - len(chosen),
     }
     return UnlabelledData(
-        UnlabelledPhotos(tuple(photos[i] for i in chosen.tolist())), {why: n for why, n in left_out.items() if n}
+        PhotoFiles(tuple(photos[i] for i in chosen.tolist())), {why: n for why, n in left_out.items() if n}
     )
 
 
@@ -105,7 +90,7 @@ def evaluate(backbone: Backbone, data: UnlabelledData, settings: LabelFreeSettin
         UserError: the features hold NaN.
     """
     layer = settings.layer or backbone.layers[-1]
-    photos = data.test.photos
+    photos = data.test
     (found,) = features_of(backbone, [photos], Extraction(layer, Square(settings.size)), context)
     unit = unit_rows(torch.from_numpy(found).to(next(backbone.parameters()).device))
     judged = Pairs(closeness(unit).cpu().numpy())

@@ -12,12 +12,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from cyborgs.data.images import Images, PhotoFiles
 from cyborgs.data.listing import list_images
 from cyborgs.errors import UserError
 from cyborgs.evaluation.sets.class_lists import lines, listed, must_exist
 from cyborgs.evaluation.sets.layouts import TESTS, parts_of_layouts
 from cyborgs.evaluation.sets.splits import counted, fingerprint, stratified
-from cyborgs.features.reading import read_photo
 
 UInt8 = NDArray[np.uint8]
 _SHARE: Final = 60
@@ -28,7 +28,7 @@ _HALF: Final = 61  # streams of numpy_generator(seed, "evaluation", ...)
 class ClassifiedSet:
     """Photos with a class each. ``read(i)`` decodes one; nothing is kept."""
 
-    photos: tuple[Path, ...]
+    photos: Images
     labels: NDArray[np.int64]
     """(N,): the class of each photo, its number in ``classes``."""
     classes: tuple[str, ...]
@@ -38,18 +38,16 @@ class ClassifiedSet:
 
     def read(self, i: int) -> UInt8:
         """Photo i, uint8 (H, W, 3). Raises ``data.decode.UnreadableImage`` naming the file."""
-        return read_photo(self.photos[i])
+        return self.photos.read(i)
 
     def name(self, i: int) -> str:
         """What messages call photo i."""
-        return str(self.photos[i])
+        return self.photos.name(i)
 
     def part(self, numbers: Iterable[int]) -> ClassifiedSet:
         """The photos of these numbers, in their order."""
         chosen = list(numbers)
-        return ClassifiedSet(
-            tuple(self.photos[i] for i in chosen), self.labels[np.array(chosen, np.int64)], self.classes
-        )
+        return ClassifiedSet(self.photos.subset(chosen), self.labels[np.array(chosen, np.int64)], self.classes)
 
 
 @dataclass(frozen=True)
@@ -146,7 +144,7 @@ def _halves(root: Path, seed: int) -> ClassifiedData:
             f"{root / few[0]}: need at least two photos of each class (one to learn from, one to be judged)."
         )
     classes = _ordered(names)
-    whole = ClassifiedSet(tuple(photos), _numbers(names, classes), classes)
+    whole = ClassifiedSet(PhotoFiles(tuple(photos)), _numbers(names, classes), classes)
     first = stratified(whole.labels, 0.5, seed, _HALF)
     rest = np.setdiff1d(np.arange(len(whole)), first)
     note = f"{root} has no split of its own: train and test are halves of each class, drawn from seed {seed}"
@@ -250,8 +248,8 @@ def _data(
     lacking = [name for name in classes if name not in present]
     notes = (f"{len(lacking)} classes have no test photo: {', '.join(lacking[:5])}",) if lacking else ()
     return ClassifiedData(
-        ClassifiedSet(tuple(photos), _numbers(names, classes), classes),
-        ClassifiedSet(tuple(judged), _numbers(judged_names, classes), classes),
+        ClassifiedSet(PhotoFiles(tuple(photos)), _numbers(names, classes), classes),
+        ClassifiedSet(PhotoFiles(tuple(judged)), _numbers(judged_names, classes), classes),
         dict(left_out),
         notes,
     )

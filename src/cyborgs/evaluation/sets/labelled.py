@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cyborgs.data.annotations.png import read_numbers
+from cyborgs.data.images import Images, PhotoFiles
 from cyborgs.errors import UserError
 
 UInt8 = NDArray[np.uint8]
@@ -57,7 +58,7 @@ class LabelledPhotos(Protocol):
 class LabelledSet:
     """Photos and their label maps. ``read(i)`` and ``truth(i)`` decode one; nothing is kept."""
 
-    photos: tuple[Path, ...]
+    photos: Images
     labels: tuple[Path, ...]
     classes: int
     """Labels 0 to ``classes - 1`` are classes."""
@@ -78,14 +79,12 @@ class LabelledSet:
         return len(self.photos)
 
     def name(self, i: int) -> str:
-        """File name of photo i."""
-        return str(self.photos[i])
+        """What messages call photo i."""
+        return self.photos.name(i)
 
     def read(self, i: int) -> UInt8:
         """Photo i, uint8 (H, W, 3). Raises ``data.decode.UnreadableImage`` naming the file."""
-        from cyborgs.data.decode import decode
-
-        return decode(self.photos[i].read_bytes(), str(self.photos[i]))
+        return self.photos.read(i)
 
     def truth(self, i: int) -> UInt8:
         """Label map i, uint8 (H, W). Raises UserError naming the file where a label is no class."""
@@ -103,7 +102,7 @@ class LabelledSet:
         image, labels = self.read(i), self.truth(i)
         if image.shape[:2] != labels.shape:
             raise UserError(
-                f"{self.photos[i]} has {image.shape[1]} x {image.shape[0]} pixels, but its label map "
+                f"{self.name(i)} has {image.shape[1]} x {image.shape[0]} pixels, but its label map "
                 f"{self.labels[i]} has {labels.shape[1]} x {labels.shape[0]}."
             )
         return image, labels
@@ -144,4 +143,4 @@ def read_list(path: Path | str, *, classes: int, ignore: int | None = None, name
     if missing:
         looked = f" (looked in {folder} and {folder.parent})" if missing[0] == photos[0] else ""
         raise UserError(f"{path}: {missing[0]} does not exist{looked}; {len(missing)} files are missing.")
-    return LabelledSet(photos, labels, classes, ignore, tuple(names))
+    return LabelledSet(PhotoFiles(photos), labels, classes, ignore, tuple(names))

@@ -95,7 +95,9 @@ def folder(root: Path, classes: int, ignore: int) -> FolderLayout:
     for test in TESTS:
         if (root / "train.txt").is_file() and (root / f"{test}.txt").is_file():
             parts = [read_list(root / f"{part}.txt", classes=256) for part in ("train", test)]
-            splits = [Split(part.photos, _Listed(part.labels, ignore)) for part in parts]
+            splits = [
+                Split([Path(part.name(i)) for i in range(len(part))], _Listed(part.labels, ignore)) for part in parts
+            ]
             return FolderLayout(splits[0], splits[1], classes, ignore, names)
         for labels in LABELS:
             if all((root / a / b).is_dir() for a in ("images", labels) for b in ("train", test)):

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cyborgs.data.annotations.truth import VOID, Labels
+from cyborgs.data.images import Images, PhotoFiles
 from cyborgs.errors import UserError
 from cyborgs.evaluation.sets.pixel_checks import (
     VOID_COLUMN,
     check_ignore,
     check_labelled,
     check_listed,
-    displayed_size,
     lacking_classes,
     numbering_notes,
 )
@@ -29,7 +29,6 @@ from cyborgs.evaluation.sets.pixel_folder import Classes
 from cyborgs.evaluation.sets.pixel_layouts import LAYOUTS
 from cyborgs.evaluation.sets.splits import balanced_order, counted, fingerprint, first_of, part_of
 from cyborgs.evaluation.settings.pixels import LabelMapSettings
-from cyborgs.features.reading import read_photo
 
 UInt8 = NDArray[np.uint8]
 _SHARE: Final = 62
@@ -41,7 +40,7 @@ _TEST: Final = 64  # streams of numpy_generator(seed, "evaluation", ...)
 class PixelSet:
     """Photos and their label maps; what ``LabelledSet`` offers. Each call decodes; nothing is kept."""
 
-    photos: tuple[Path, ...]
+    photos: Images
     annotations: Classes
     numbers: tuple[int, ...]
     """Number of each photo in ``annotations``."""
@@ -56,8 +55,8 @@ class PixelSet:
         return len(self.photos)
 
     def name(self, i: int) -> str:
-        """File name of photo i."""
-        return str(self.photos[i])
+        """What messages call photo i."""
+        return self.photos.name(i)
 
     def places(self) -> tuple[Path, ...]:
         """The files with the labels, each once, in their order."""
@@ -65,7 +64,7 @@ class PixelSet:
 
     def read(self, i: int) -> UInt8:
         """Photo i, uint8 (H, W, 3). Raises ``data.decode.UnreadableImage`` naming the file."""
-        return read_photo(self.photos[i])
+        return self.photos.read(i)
 
     def truth(self, i: int) -> UInt8:
         """Label map of photo i, uint8 (H, W). Raises UserError naming the photo where a label is no class."""
@@ -89,7 +88,7 @@ class PixelSet:
 
         def one(i: int) -> NDArray[np.bool_]:
             labels = self._known(i, classes or 256)
-            self._compare(i, displayed_size(self.photos[i]), labels.shape)
+            self._compare(i, self.photos.size(i), labels.shape)
             return np.bincount(np.where(labels == VOID, VOID_COLUMN, labels).ravel(), minlength=VOID_COLUMN + 1) > 0
 
         found = np.zeros((len(self), VOID_COLUMN + 1), bool)
@@ -110,16 +109,14 @@ class PixelSet:
     def _compare(self, i: int, size: tuple[int, ...], labels: tuple[int, ...]) -> None:
         if size != labels:
             raise UserError(
-                f"{self.photos[i]} has {size[1]} x {size[0]} pixels, but its label map "
+                f"{self.name(i)} has {size[1]} x {size[0]} pixels, but its label map "
                 f"{self.annotations.place(self.numbers[i])} has {labels[1]} x {labels[0]}."
             )
 
     def part(self, numbers: Iterable[int]) -> PixelSet:
         """The photos of these numbers, in their order."""
         chosen = list(numbers)
-        return replace(
-            self, photos=tuple(self.photos[i] for i in chosen), numbers=tuple(self.numbers[i] for i in chosen)
-        )
+        return replace(self, photos=self.photos.subset(chosen), numbers=tuple(self.numbers[i] for i in chosen))
 
 
 @dataclass(frozen=True)
@@ -200,7 +197,12 @@ def open_pixels(
             numbers = first_of(len(numbers), wanted, seed, stream)
         chosen = tuple(int(i) for i in numbers)
         one = PixelSet(
-            tuple(Path(split.photos[i]) for i in chosen), split.annotations, chosen, 256, layout.ignore, layout.names
+            PhotoFiles(tuple(Path(split.photos[i]) for i in chosen)),
+            split.annotations,
+            chosen,
+            256,
+            layout.ignore,
+            layout.names,
         )
         parts.append(one)
         surveys.append(one.survey(layout.classes))

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cyborgs.data.annotations.voc import CLASSES as WITH_BACKGROUND
+from cyborgs.data.images import Images, PhotoFiles
 from cyborgs.errors import UserError
 from cyborgs.evaluation.sets.splits import balanced_order, fingerprint, first_of, part_of
-from cyborgs.features.reading import read_photo
 
 CLASSES: Final = tuple(WITH_BACKGROUND[1:])
 LISTS: Final = Path("ImageSets/Main")
@@ -25,7 +25,7 @@ _TRAIN, _TEST, _SHARE = 51, 52, 56  # streams of numpy_generator(seed, "evaluati
 class VocPart:
     """Photos with all classes' labels."""
 
-    photos: tuple[Path, ...]
+    photos: Images
     labels: NDArray[np.int8]
     """(N, 20): 1 present, -1 absent, 0 only difficult objects."""
 
@@ -34,11 +34,11 @@ class VocPart:
 
     def read(self, i: int) -> NDArray[np.uint8]:
         """Photo i, uint8 (H, W, 3). Raises ``data.decode.UnreadableImage`` naming the file."""
-        return read_photo(self.photos[i])
+        return self.photos.read(i)
 
     def take(self, chosen: NDArray[np.int64]) -> VocPart:
         """The photos of these numbers."""
-        return VocPart(tuple(self.photos[int(i)] for i in chosen), self.labels[chosen])
+        return VocPart(self.photos.subset(chosen.tolist()), self.labels[chosen])
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def _part(root: Path, part: str) -> tuple[list[str], VocPart]:
         raise UserError(
             f"{absent[0]}: is in the lists of {part}, but there is no such photo; {len(absent)} are missing."
         )
-    return first, VocPart(photos, np.array(columns, np.int8).T.copy())
+    return first, VocPart(PhotoFiles(photos), np.array(columns, np.int8).T.copy())
 
 
 def open_voc(data: str, images: int, seed: int) -> VocData:
