@@ -5,7 +5,13 @@ BIN := $(VENV)/bin
 # One torch thread a test process: two threads on busy cores can be several times slower than one.
 ONE := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: env demo test test-slow lint format bench camvid clean
+# Published photos with labels, where they lie beside the checkout: the tests on real photos are skipped without them.
+CYBORGS_TEST_DATA ?= $(realpath ../shared/data)
+ifneq ($(CYBORGS_TEST_DATA),)
+export CYBORGS_TEST_DATA
+endif
+
+.PHONY: env demo test test-slow test-gpu lint format bench camvid clean
 
 $(VENV)/.base: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -26,6 +32,10 @@ test: $(VENV)/.dev
 
 test-slow: $(VENV)/.dev
 	$(ONE) $(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+
+# One process: the tests share the GPU, and some of them time or watch it.
+test-gpu: $(VENV)/.dev
+	$(BIN)/python -m pytest -p no:xdist -m gpu
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

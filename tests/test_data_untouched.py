@@ -57,8 +57,8 @@ def commands(data: Path, out: Path) -> list[list[str]]:
         ["segment", str(data), "--backbone", str(out / "run"), "--out", str(out / "masks"), "--clusters", "3"],
         ["report", str(out / "run"), "--data", str(data)],
         [
-            *("evaluate", "--backbone", str(out / "run"), "--train", str(data / "train.txt")),
-            *("--val", str(data / "val.txt"), "--classes", "2", "--layers", "layer4", "--out", str(out / "figures")),
+            *("evaluate", "dense-probe", "--backbone", str(out / "run"), "--data", str(data), "--preset", "small"),
+            *("--classes", "2", "--layers", "layer4", "--epochs", "1", "--out", str(out / "figures")),
         ],
     ]
 

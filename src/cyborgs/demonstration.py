@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from cyborgs.data.annotations.png import read_numbers
 from cyborgs.data.images import Images, ScannedImages
 from cyborgs.data.listing import list_images
 from cyborgs.data.scan import scan
 from cyborgs.data.scenes import Scenes, write_scenes
 from cyborgs.engine.log import moving
 from cyborgs.evaluation.dense.linear import linear_segmentation
-from cyborgs.evaluation.sets.labelled import read_label, read_list
+from cyborgs.evaluation.sets.pixel_sets import read_list
 from cyborgs.features.clustering import cluster_miou, map_miou
 from cyborgs.files import write_bytes
 from cyborgs.looking.monitors import monitors
@@ -68,7 +69,7 @@ def demo(recipe: Recipe, *, out: str | Path, scenes: int = 320) -> Path:
 def _truths(made: Scenes, images: Images) -> Callable[[int], Labels]:
     @cache
     def truth(i: int) -> Labels:
-        return read_label(made.truth / Path(images.name(i)).with_suffix(".png"))
+        return read_numbers(made.truth / Path(images.name(i)).with_suffix(".png")).astype(np.uint8)
 
     return truth
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,12 @@ import pytest
 import xxhash
 from PIL import Image
 
+from cyborgs.data import scan as scanning
 from cyborgs.data.decode import UnreadableImage
 from cyborgs.data.images import ScannedImages
 from cyborgs.data.listing import InputError, Listing, list_images
-from cyborgs.data.scan import default_cache, scan
+from cyborgs.data.scan import scan
+from cyborgs.data.scan_cache import default_cache
 
 LATIN = "latin\udce9.jpg"
 
@@ -137,6 +141,50 @@ def test_a_damaged_cache_is_made_anew(folder: Path, tmp_path: Path, damage: byte
         cache.write_bytes(broken)
         assert scan(list_images(folder), cache=cache) == expected
         assert cache.read_bytes() == good
+
+
+def test_a_scan_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """200 photos, the process is gone after 150 of them: the next scan decodes no more than those not yet written."""
+    root, cache = tmp_path / "data", tmp_path / "cache" / "scan.jsonl"
+    for i in range(200):
+        save(root / f"{i:03d}.jpg", value=i)
+    code = (
+        "import os, sys\nfrom pathlib import Path\n"
+        "from cyborgs.data.listing import list_images\nfrom cyborgs.data.scan import scan\n"
+        "def die(done, total):\n    if done == 150:\n        os.kill(os.getpid(), 9)\n"
+        "scan(list_images(Path(sys.argv[1])), cache=Path(sys.argv[2]), workers=1, progress=die)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(root), str(cache)], check=False)
+    assert done.returncode == -9
+    (journal,) = cache.parent.iterdir()
+    with journal.open("ab") as file:
+        file.write(b'["199.jpg", 1, ')  # a line that was being written
+    calls: list[str] = []
+    real = scanning.decode
+
+    def counted(data: bytes, name: str, **options: int) -> np.ndarray:
+        calls.append(name)
+        return real(data, name, **options)
+
+    monkeypatch.setattr(scanning, "decode", counted)
+    again = scan(list_images(root), cache=cache, workers=1)
+    assert 50 <= len(calls) <= 50 + 64
+    assert list(cache.parent.iterdir()) == [cache]
+    assert again == scan(list_images(root), use_cache=False)
+
+
+def test_two_scans_at_once_do_not_disturb_each_other(folder: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "scan.jsonl"
+    inner: list[object] = []
+
+    def other(done: int, total: int) -> None:
+        if done == 3:
+            inner.append(scan(list_images(folder), cache=cache))
+
+    outer = scan(list_images(folder), cache=cache, workers=1, progress=other)
+    assert inner == [outer]
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["scan.jsonl"]
+    assert scan(list_images(folder), cache=cache) == outer
 
 
 def test_where_the_cache_lies(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

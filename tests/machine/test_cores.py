@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import cyborgs
 from cyborgs.machine import cores as machine
 
 
@@ -59,3 +60,26 @@ def test_usable_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quota: st
     monkeypatch.setattr(machine, "affinity_cores", lambda: 6)
     groups(monkeypatch, tmp_path, "0::/\n", {"cpu.max": quota})
     assert machine.usable_cores() == cores
+
+
+def test_cores_and_memory_are_asked_for_in_one_place() -> None:
+    """Others would miss the limits of a control group."""
+    root = Path(cyborgs.__file__).parent
+    asks = ("sched_getaffinity", "SC_PHYS_PAGES", "cpu.max", "memory.max")
+    found = {
+        str(file.relative_to(root))
+        for file in root.rglob("*.py")
+        if any(word in file.read_text(encoding="utf-8") for word in asks)
+    }
+    assert found == {"machine/cores.py", "machine/memory.py"}
+
+
+def test_the_quota_of_the_control_group_bounds_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cyborgs.features.threads import threads_by_default
+    from cyborgs.masks import source
+
+    monkeypatch.setattr("cyborgs.machine.cores.affinity_cores", lambda: 8)
+    monkeypatch.setattr("cyborgs.machine.cores.cpu_quota", lambda: 2.0)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert source.cores() == 2
+    assert threads_by_default() == 2

@@ -61,20 +61,22 @@ def test_a_group_knows_its_photos():
 
 def test_void_and_the_order_of_numbers():
     regions = np.array([[-1, 7, 7], [3, -1, 0]], np.int32)
-    assert as_labels(regions).tolist() == [[VOID, 2, 2], [1, VOID, 0]]
-    assert as_labels(np.full((2, 2), -1, np.int32)).tolist() == [[VOID, VOID]] * 2
-    assert as_labels(np.array([[-5, 0]], np.int32)).tolist() == [[VOID, 0]]
+    assert as_labels(regions)[0].tolist() == [[VOID, 2, 2], [1, VOID, 0]]
+    assert as_labels(np.full((2, 2), -1, np.int32))[0].tolist() == [[VOID, VOID]] * 2
+    assert as_labels(np.array([[-5, 0]], np.int32))[0].tolist() == [[VOID, 0]]
 
 
 def test_255_regions_stay():
     regions = np.arange(-1, 255, dtype=np.int32).reshape(16, 16)
-    assert as_labels(regions).tolist() == np.where(regions < 0, VOID, regions).tolist()
+    assert as_labels(regions)[0].tolist() == np.where(regions < 0, VOID, regions).tolist()
 
 
 def test_of_more_than_255_regions_the_largest_stay():
     draw = np.random.default_rng(0)
     regions = draw.integers(-1, 400, (60, 70)).astype(np.int32)
-    labels = as_labels(regions)
+    labels, left_out = as_labels(regions)
+    assert left_out == 145
+    assert as_labels(regions.clip(-1, 254))[1] == 0
     sizes = sorted(((int((regions == r).sum()), -r) for r in range(400)), reverse=True)
     kept = sorted(-r for _, r in sizes[:255])
     for number, region in enumerate(kept):

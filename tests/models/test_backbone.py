@@ -42,6 +42,9 @@ def by_hooks(network: nn.Module, names: tuple[str, ...], x: torch.Tensor) -> dic
     ("name", "layers", "widths", "clustered"),
     [
         ("resnet18", ("layer2", "layer3", "layer4"), (128, 256, 512), "layer2.1"),
+        ("resnet101", ("layer2", "layer3", "layer4"), (512, 1024, 2048), "layer2.3"),
+        ("wide_resnet50_2", ("layer2", "layer3", "layer4"), (512, 1024, 2048), "layer2.3"),
+        ("resnext50_32x4d", ("layer2", "layer3", "layer4"), (512, 1024, 2048), "layer2.3"),
         ("resnet50", ("layer2", "layer3", "layer4"), (512, 1024, 2048), "layer2.2"),
         ("convnext_tiny", ("features.3", "features.5", "features.7"), (192, 384, 768), "features.3.2"),
         ("mobilenet_v3_small", ("features.3", "features.8", "features.12"), (24, 48, 576), "features.3"),
@@ -63,6 +66,41 @@ def test_maps_of_many_networks(name: str, layers: tuple[str, ...], widths: tuple
     # (timm's EfficientNets, absent here, keep a convolution behind the last stage, which gets none.)
     without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
     assert not without
+
+
+def test_weights_that_are_read_without_a_call_stay() -> None:
+    class Functional(nn.Module):
+        """As Swin's attention: it reads its layers' weights and calls none of them."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Conv2d(4, 4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.conv2d(x, self.inner.weight, self.inner.bias)
+
+    class Network(nn.Module):
+        def __init__(self, functional: bool) -> None:
+            super().__init__()
+            self.stem = nn.Conv2d(3, 4, 8, stride=8)
+            self.block = Functional() if functional else nn.Identity()
+            self.auxiliary = nn.Linear(4, 2)
+            self.fc = nn.Linear(4, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(self.block(self.stem(x)).mean(dim=(2, 3)))
+
+    plain, functional = Network(False), Network(True)
+    assert networks.drop_head(plain, *networks.probe(plain, "plain")) == ("auxiliary", "fc")
+    assert networks.drop_head(functional, *networks.probe(functional, "functional")) == ("fc",)
+    assert functional(torch.zeros(1, 3, 64, 64)).shape == (1, 4)
+
+
+def test_swin_runs_without_its_head() -> None:
+    model = backbone("swin_t", ["permute"])
+    assert model.head == ("head",)
+    assert model(pictures())["permute"].shape == (2, 768, 2, 2)
+    assert model.load_state_dict(model.state_dict()).missing_keys == []
 
 
 @pytest.mark.parametrize("name", ["resnet18", "convnext_tiny", SMALL])

@@ -84,6 +84,16 @@ def test_the_synchronised_path_does_not_cancel(monkeypatch) -> None:
     assert norm.running_mean.dtype == torch.float32
 
 
+def test_row_weights_count_every_value_of_a_row() -> None:
+    torch.manual_seed(0)
+    kept = torch.tensor([True, False, True, True, False])
+    x = torch.randn(5, 3, 2, 2, dtype=torch.float64)
+    norm, reference = BatchNorm(3).double(), nn.BatchNorm2d(3).double()
+    torch.testing.assert_close(norm(x, kept)[kept], reference(x[kept]), rtol=1e-12, atol=1e-12)
+    for name, value in reference.state_dict().items():
+        torch.testing.assert_close(norm.state_dict()[name], value, rtol=1e-12, atol=1e-12)
+
+
 def test_convert_keeps_names_parameters_and_modes() -> None:
     torch.manual_seed(0)
     for name in ("resnet18", "timm:efficientnet_lite0"):  # timm's holds the activation in its BatchNorm

@@ -10,7 +10,7 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from cyborgs.models.batchnorm import convert_batchnorm
-from cyborgs.models.heads import MLPHead, embed_valid
+from cyborgs.models.heads import MLPHead
 
 STEPS = 2
 SPLITS = {"3 and 0": (3, 0), "5 and 2": (5, 2), "1 and 0": (1, 0), "1 and 1": (1, 1), "0 and 0": (0, 0)}
@@ -38,13 +38,14 @@ def _train(counts: tuple[int, ...], rank: int | None) -> dict[str, torch.Tensor]
         rows, images = _rows(sum(counts), step)
         share = rows if rank is None else rows[sum(counts[:rank]) : sum(counts[: rank + 1])]
         part = images if rank is None else images[2 * rank : 2 * rank + 2]
-        pooled = torch.full((1, 8, 6), 7.0, dtype=torch.float64)
-        pooled[0, : len(share)] = share
+        pooled = torch.full((8, 6), torch.nan, dtype=torch.float64)
+        pooled[: len(share)] = share
         pooled.requires_grad_()
-        valid = torch.arange(8)[None] < len(share)
-        result = embed_valid(head, pooled, valid)
+        valid = torch.arange(8) < len(share)
+        # The oracle in one process is given the valid rows alone.
+        result = head(pooled[valid]) if rank is None else head(pooled, valid)
         (result.square().sum() + result.pow(3).sum() + convolution(part).pow(3).sum()).backward()
-        outputs.append(result[valid].detach())
+        outputs.append(result.detach() if rank is None else result[valid].detach())
         inputs.append(pooled.grad[valid])
     gradients = {f"grad {i}": p.grad for i, p in enumerate([*convolution.parameters(), *head.parameters()])}
     buffers = {f"buffer {i}": b for i, b in enumerate([*convolution.buffers(), *head.buffers()])}

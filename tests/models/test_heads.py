@@ -1,8 +1,10 @@
+from copy import deepcopy
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from cyborgs.models.heads import MLPHead, embed_valid, valid_rows
+from cyborgs.models.heads import MLPHead
 
 
 def test_parameter_counts_are_byols() -> None:
@@ -20,49 +22,71 @@ def test_head_is_linear_batchnorm_relu_linear() -> None:
     assert head.outputs.bias is None
 
 
-def test_valid_rows_alone_go_through_the_head() -> None:
-    head = MLPHead(6, 8, 4).double()
-    pooled = torch.randn(2, 3, 6, dtype=torch.float64, requires_grad=True)
-    valid = torch.tensor([[True, False, True], [False, True, False]])
-    result = embed_valid(head, pooled, valid)
-    expected = head(pooled[valid])
-    assert torch.equal(result[valid], expected)
-    assert result[~valid].abs().max() == 0
-    assert torch.equal(embed_valid(head, pooled, valid, valid_rows(valid)), result)
-    (gradient,) = torch.autograd.grad(result.square().sum(), pooled)
-    (wanted,) = torch.autograd.grad(expected.square().sum(), pooled)
-    assert torch.equal(gradient, wanted)
-    assert gradient[~valid].abs().max() == 0
-    # What the absent regions hold does not matter, NaN included.
-    spoiled = torch.where(valid[..., None], pooled, torch.nan)
-    assert torch.equal(embed_valid(head, spoiled, valid), result)
+def valid_rows_alone(head: nn.Module, x: Tensor, valid: Tensor) -> Tensor:
+    """The oracle: only valid rows go through the head, and zeros stand where the others were."""
+    rows = valid.nonzero().squeeze(1)
+    embedded = head(x.index_select(0, rows))
+    return embedded.new_zeros(len(x), embedded.shape[1]).index_copy(0, rows, embedded)
 
 
-@pytest.mark.parametrize("rows", [0, 1])
-def test_next_to_no_rows(rows: int) -> None:
+@pytest.mark.parametrize("count", [0, 1, 2, 5, 9])
+@pytest.mark.parametrize("kind", [torch.bool, torch.float64])
+@pytest.mark.parametrize("training", [True, False])
+def test_weights_leave_rows_out(count: int, kind: torch.dtype, training: bool) -> None:
+    torch.manual_seed(count)
+    ours, theirs = (nn.ModuleList([MLPHead(6, 8, 4), MLPHead(4, 8, 3)]).double() for _ in range(2))
+    with torch.no_grad():
+        for p in ours.parameters():
+            p.normal_()
+    theirs.load_state_dict(ours.state_dict())
+    valid = torch.zeros(9, dtype=torch.bool)
+    valid[torch.randperm(9)[:count]] = True
+    found, expected = [], []
+    for _ in range(3):  # running statistics move thrice
+        x = 3 + torch.randn(9, 6, dtype=torch.float64)
+        for heads, results in ((ours.train(training), found), (theirs.train(training), expected)):
+            rows = x.clone().requires_grad_()
+            heads.zero_grad()
+            y = rows
+            for head in heads:
+                y = head(y, valid.to(kind)) if heads is ours else valid_rows_alone(head, y, valid)
+            (y.pow(3).sum() + y.square().sum()).backward()
+            results += [y.detach(), rows.grad, *(p.grad for p in heads.parameters())]
+    results = [*zip(found, expected, strict=True), *zip(ours.buffers(), theirs.buffers(), strict=True)]
+    for ours_, theirs_ in results:
+        torch.testing.assert_close(ours_, theirs_, rtol=1e-10, atol=1e-10)
+    for tensor in found[:2]:
+        assert torch.equal(tensor[~valid], torch.zeros_like(tensor[~valid]))
+    assert count < 2 or found[1].abs().max() > 0  # one row alone is the bias, whatever it holds
+
+
+def test_what_is_left_out_may_be_nan() -> None:
     head = MLPHead(6, 8, 4)
-    valid = torch.zeros(2, 3, dtype=torch.bool)
-    valid[1, :rows] = True
-    pooled = torch.randn(2, 3, 6, requires_grad=True)
-    result = embed_valid(head, pooled, valid)
-    assert result.shape == (2, 3, 4)
-    result.sum().backward()
-    for parameter in (*head.parameters(), pooled):
-        assert parameter.grad is not None
-        assert parameter.grad.isfinite().all()
+    other = deepcopy(head)
+    valid = torch.tensor([True, False, True, False])
+    x = torch.randn(4, 6)
+    a = x.clone().requires_grad_()
+    b = torch.where(valid[:, None], x, torch.tensor([[torch.nan, torch.inf, -torch.inf, 1e38, torch.nan, 0.0]]))
+    b.requires_grad_()
+    for module, rows in ((head, a), (other, b)):
+        module(rows, valid).square().sum().backward()
+    assert torch.equal(a.grad, b.grad)
+    assert b.grad[~valid].abs().max() == 0
+    for first, second in zip(head.parameters(), other.parameters(), strict=True):
+        assert torch.equal(first.grad, second.grad)
+    assert all(torch.equal(p, q) for p, q in zip(head.buffers(), other.buffers(), strict=True))
     assert all(buffer.isfinite().all() for buffer in head.buffers())
 
 
-def test_shapes_are_checked() -> None:
-    with pytest.raises(ValueError, match=r"valid is bool \(2, 3\)"):
-        embed_valid(nn.Identity(), torch.zeros(2, 3, 4), torch.ones(2, 3))
-    with pytest.raises(ValueError, match=r"valid is bool \(2, 3\)"):
-        embed_valid(nn.Identity(), torch.zeros(2, 3, 4), torch.ones(2, 4, dtype=torch.bool))
+def test_one_weight_a_row() -> None:
+    with pytest.raises(ValueError, match=r"one weight a row: \(2,\)"):
+        MLPHead(4, 4, 4)(torch.zeros(2, 4), torch.ones(3))
 
 
 def test_autocast() -> None:
     head = MLPHead(6, 8, 4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        result = embed_valid(head, torch.randn(2, 3, 6), torch.ones(2, 3, dtype=torch.bool))
+        result = head(torch.randn(6, 6), torch.arange(6) < 4)
     assert result.dtype == torch.bfloat16
+    assert result[4:].abs().max() == 0
     assert head.norm.running_var.dtype == torch.float32

@@ -155,6 +155,25 @@ def test_annotations(photos: Path, tmp_path: Path, opened: Opened):
     assert "masks: made; kept in" in run(recipe, photos, tmp_path / "changed")
 
 
+def test_more_regions_than_labels_are_counted(
+    photos: Path, tmp_path: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch
+):
+    """Photos 1 and 4 have 300 and 260: 45 and 5 too many."""
+    names = [photos_of(photos).name(i) for i in range(22)]
+    counts = {1: 300, 4: 260}
+
+    def many(i: int) -> np.ndarray:
+        shape = (48, 64) if i % 2 == 0 else (56, 40)
+        return np.arange(shape[0] * shape[1], dtype=np.int32).reshape(shape) % counts.get(i, 255)
+
+    monkeypatch.setitem(globals(), "regions", many)
+    said = run(short(truth(tmp_path)), photos, tmp_path / "run")
+    assert (
+        "masks.truth: 2 of 22 photos have more than 255 regions; the smallest of them, 50 in all "
+        f"({names[1]}: 45, {names[4]}: 5), are void."
+    ) in said
+
+
 def test_annotations_of_other_photos(photos: Path, tmp_path: Path, opened: Opened):
     images = photos_of(photos)
     opened.missing = tuple(images.name(i) for i in range(len(images)))

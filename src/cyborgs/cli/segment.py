@@ -41,6 +41,8 @@ class Segment:
     """Of the CRF."""
     group_size: int = 16
     """Photos that bootstrap clusters together."""
+    border: int = 0
+    """For bootstrap: pixels by which a photo is mirrored beyond its edges before the network sees it, a multiple of 32."""
     grid: int = 5
     """n of the n x n grid."""
     felzenszwalb: FelzenszwalbConfig = field(default_factory=FelzenszwalbConfig)
@@ -69,6 +71,7 @@ def run(argv: list[str]) -> int:
     try:
         masks = MaskConfig(
             group_size=args.group_size,
+            border=args.border,
             grid=args.grid,
             felzenszwalb=args.felzenszwalb,
             selective_search=args.selective_search,

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
-import os
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
-from typing import Any
 
-import PIL
-import simplejpeg
 import xxhash
 
 from cyborgs.data.decode import MAX_PIXELS, UnreadableImage, decode
 from cyborgs.data.listing import InputError, Listing
+from cyborgs.data.scan_cache import ScanCache, Verdict, default_cache
 from cyborgs.errors import printable
+from cyborgs.machine.cores import usable_cores
 
 MIN_SIDE = 32
 """One cell at stride 32: a smaller photo has no map."""
@@ -46,27 +41,6 @@ class Scan:
     """(name, reason) of the others, what the listing could not follow included."""
 
 
-@dataclass(frozen=True)
-class _Verdict:
-    """What one file was, with what tells whether it still is: ``reason`` is empty for a picture."""
-
-    size: int
-    mtime_ns: int
-    height: int = 0
-    width: int = 0
-    hash: int = 0
-    reason: str = ""
-    keep: bool = True
-    """Whether it goes into the cache: permissions and links change without a trace in the file."""
-
-
-def default_cache(root: str | os.PathLike[str]) -> Path:
-    """Where the scan of this folder is cached: below ``$XDG_CACHE_HOME`` or ``~/.cache``, never among the data."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    key = xxhash.xxh64_hexdigest(os.fsencode(os.path.realpath(root)))
-    return Path(base) / "cyborgs" / f"scan-{key}.jsonl"
-
-
 def scan(
     listing: Listing,
     *,
@@ -81,7 +55,8 @@ def scan(
 
     Args:
         listing: the candidates.
-        cache: file of an earlier scan, read and replaced; None: :func:`default_cache` of the listing's root.
+        cache: file of an earlier scan, read and replaced; what is found is noted beside it as it goes, so that a scan
+            that was stopped goes on. None: :func:`default_cache` of the listing's root.
             An entry holds as long as path, size and modification time stay.
         use_cache: False: decode everything, write nothing.
         min_side: photos with a shorter side are skipped.
@@ -94,17 +69,21 @@ def scan(
     """
     total = len(listing.names)
     path = (cache or default_cache(listing.root)) if use_cache else None
-    known = _load(path, max_pixels) if path else {}
+    kept = ScanCache(path, max_pixels) if path else None
+    known = kept.load() if kept else {}
     images: list[tuple[str, int, int, int]] = []
     skipped = list(listing.skipped)
-    fresh: dict[str, _Verdict] = {}
+    fresh: dict[str, Verdict] = {}
     changed = False
     if progress:
         progress(0, total)
     for done, (name, verdict) in enumerate(_judge_all(listing, known, max_pixels, workers), 1):
-        changed |= known.get(name) != verdict
+        new = known.get(name) != verdict
+        changed |= new
         if verdict.keep:
             fresh[name] = verdict
+            if kept and new:
+                kept.note(name, verdict)
         if verdict.reason:
             skipped.append((name, verdict.reason))
         elif min(verdict.height, verdict.width) < min_side:
@@ -114,8 +93,8 @@ def scan(
             images.append((name, verdict.height, verdict.width, verdict.hash))
         if progress:
             progress(done, total)
-    if path and (changed or len(fresh) != len(known)):
-        _save(path, fresh, max_pixels)
+    if kept:
+        kept.close(fresh if changed or len(fresh) != len(known) else None)
     if not images:
         reasons = "; ".join(str(UnreadableImage(*entry)) for entry in skipped[:3])
         raise InputError(
@@ -125,17 +104,15 @@ def scan(
 
 
 def _judge_all(
-    listing: Listing, known: dict[str, _Verdict], max_pixels: int, workers: int | None
-) -> Iterator[tuple[str, _Verdict]]:
+    listing: Listing, known: dict[str, Verdict], max_pixels: int, workers: int | None
+) -> Iterator[tuple[str, Verdict]]:
     """Verdicts in the listing's order, a bounded number of files ahead."""
-    threads = workers or len(
-        os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    )
+    threads = workers or usable_cores()
 
-    def judge(names: tuple[str, ...]) -> list[tuple[str, _Verdict]]:
+    def judge(names: tuple[str, ...]) -> list[tuple[str, Verdict]]:
         return [(name, _judge(listing.root, name, known.get(name), max_pixels)) for name in names]
 
-    pending: deque[Future[list[tuple[str, _Verdict]]]] = deque()
+    pending: deque[Future[list[tuple[str, Verdict]]]] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="scan")
     try:
         for start in range(0, len(listing.names), _CHUNK):
@@ -148,59 +125,24 @@ def _judge_all(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _judge(root: str, name: str, known: _Verdict | None, max_pixels: int) -> _Verdict:
+def _judge(root: str, name: str, known: Verdict | None, max_pixels: int) -> Verdict:
     path = Path(root, name)
     try:
         stat = path.stat()
         if known and (known.size, known.mtime_ns) == (stat.st_size, stat.st_mtime_ns):
             return known
         if not S_ISREG(stat.st_mode) and not S_ISDIR(stat.st_mode):  # reading a pipe or a device may never end
-            return _Verdict(0, 0, reason="no regular file", keep=False)
+            return Verdict(0, 0, reason="no regular file", keep=False)
         if stat.st_size > MAX_BYTES:
             reason = f"too large: {stat.st_size >> 20} MB, more than the limit of {MAX_BYTES >> 20}"
-            return _Verdict(stat.st_size, stat.st_mtime_ns, reason=reason)
+            return Verdict(stat.st_size, stat.st_mtime_ns, reason=reason)
         data = path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a listed name with a NUL
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        return _Verdict(0, 0, reason=f"cannot be opened: {reason}", keep=False)
+        return Verdict(0, 0, reason=f"cannot be opened: {reason}", keep=False)
     size, mtime = stat.st_size, stat.st_mtime_ns
     try:
         height, width, _ = decode(data, name, max_pixels=max_pixels).shape
     except UnreadableImage as error:
-        return _Verdict(size, mtime, reason=error.reason)
-    return _Verdict(size, mtime, height, width, xxhash.xxh64_intdigest(data))
-
-
-def _header(max_pixels: int) -> list[Any]:
-    """What a cached verdict depends on beside the file."""
-    return ["cyborgs scan", 2, PIL.__version__, simplejpeg.__version__, max_pixels]
-
-
-def _load(path: Path, max_pixels: int) -> dict[str, _Verdict]:
-    """An earlier scan; empty if there is none, or it is damaged or of other decoders: a cache may always be lost."""
-    try:
-        with path.open(encoding="ascii") as lines:
-            if json.loads(next(lines)) != _header(max_pixels):
-                return {}
-            return {row[0]: _Verdict(*row[1:]) for row in map(json.loads, lines)}
-    except (OSError, ValueError, TypeError, IndexError, StopIteration):
-        return {}
-
-
-def _save(path: Path, verdicts: dict[str, _Verdict], max_pixels: int) -> None:
-    """Replace the cache in one stroke. That it cannot be written costs time at the next run, nothing else."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "w", encoding="ascii") as file:
-                file.write(json.dumps(_header(max_pixels)) + "\n")
-                for name, v in verdicts.items():
-                    file.write(json.dumps([name, v.size, v.mtime_ns, v.height, v.width, v.hash, v.reason]) + "\n")
-            Path(aside).replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                Path(aside).unlink()
-            raise
-    except OSError as error:
-        _LOG.warning("the scan could not be cached in %s: %s", path, error)
+        return Verdict(size, mtime, reason=error.reason)
+    return Verdict(size, mtime, height, width, xxhash.xxh64_intdigest(data))

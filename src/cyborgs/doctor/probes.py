@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from cyborgs.doctor.gpus import gpus
 from cyborgs.doctor.speeds import arithmetic, decoding, writing
-from cyborgs.machine.cores import affinity_cores, cpu_flags, cpu_quota, memory_limit, usable_cores
+from cyborgs.machine.cores import affinity_cores, cpu_flags, cpu_quota, installed_memory, memory_limit, usable_cores
 from cyborgs.machine.disk import existing, free_bytes
 
 Facts = dict[str, dict[str, Any]]
@@ -153,7 +153,7 @@ def _model() -> str:
 
 def memory(request: Request) -> dict[str, Any]:
     """Memory of the machine, of the control group, and that in which loader processes hand over their views."""
-    found: dict[str, Any] = {"total_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")}
+    found: dict[str, Any] = {"total_bytes": installed_memory()}
     if Path("/proc/meminfo").exists():
         lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
         for key, name in (("MemAvailable", "available_bytes"), ("SwapTotal", "swap_bytes")):
@@ -177,7 +177,7 @@ def processes(request: Request) -> dict[str, Any]:
 
 def places(request: Request) -> dict[str, Any]:
     """The folders that runs write to: file system, free bytes, whether writing is allowed; speed where the run goes."""
-    from cyborgs.data.scan import default_cache
+    from cyborgs.data.scan_cache import default_cache
 
     wanted = {"temporary folder": Path(tempfile.gettempdir()), "cache": default_cache(".").parent}
     if request.out is not None:

@@ -33,7 +33,7 @@ JOINED: Final = "joined"
 
 
 class Photos(Protocol):
-    """Photos by number: ``data.images.Images`` and ``LabelledSet`` are such."""
+    """Photos by number: ``data.images.Images`` and labelled sets are such."""
 
     def __len__(self) -> int: ...
 

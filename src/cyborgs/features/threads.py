@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +13,7 @@ from torch import Tensor
 from cyborgs.data.images import Images
 from cyborgs.errors import NotFiniteError
 from cyborgs.features.extraction import UInt8, join, layer_maps
+from cyborgs.machine.cores import usable_cores
 from cyborgs.masks.bootstrap import CALL_PIXELS, cap_short_side
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ R = TypeVar("R")
 
 def threads_by_default() -> int:
     """That decode or write: up to 4."""
-    return min(4, os.cpu_count() or 1)
+    return min(4, usable_cores())
 
 
 def ahead(

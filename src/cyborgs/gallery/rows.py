@@ -21,14 +21,15 @@ from cyborgs.looking.of_run import backbone_of
 from cyborgs.masks.bootstrap import cap_short_side
 from cyborgs.masks.config import CrfConfig
 from cyborgs.masks.crf import refine
-from cyborgs.methods.cyborgs.settings import CyborgsConfig
 from cyborgs.models.named import open_named
 from cyborgs.ops.enlarge import Enlarged
 from cyborgs.quality.of_masks import truth_map, truth_of
+from cyborgs.runs.build import bootstrapped_layers
 from cyborgs.runs.recipe_file import from_dict, load
 
 if TYPE_CHECKING:
     from cyborgs.models.backbone import Backbone
+    from cyborgs.runs.recipe import Recipe
 
 Refine = Callable[[UInt8, NDArray[np.float32]], UInt8]
 """Photo (H, W, 3) and cosines (K, H, W) -> labels (H, W), of the same K."""
@@ -201,10 +202,9 @@ def network(checkpoint: str | Path, seed: int = 0) -> tuple[Backbone, str, tuple
     run = Path(checkpoint) / "recipe.yaml"
     if run.is_file():
         backbone, name = backbone_of(Path(checkpoint))
-        method: object = load(run).method
+        recipe: Recipe | None = load(run)
     else:
         named = open_named(checkpoint, seed=seed)
         backbone, name = named.backbone, printable(named.weights)
-        method = from_dict(named.recipe).method if named.recipe else None
-    layers = method.clustered_layers if isinstance(method, CyborgsConfig) else ()
-    return backbone, name, tuple(layers) or (backbone.default_clustered(),)
+        recipe = from_dict(named.recipe) if named.recipe else None
+    return backbone, name, bootstrapped_layers(recipe.method.bootstrapping if recipe else None, backbone)

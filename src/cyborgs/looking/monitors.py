@@ -23,7 +23,7 @@ from cyborgs.engine.callback import Callback, Training
 from cyborgs.engine.contract import Stopped
 from cyborgs.errors import UserError, printable
 from cyborgs.evaluation.dense.linear import ProbeSettings, linear_segmentation
-from cyborgs.evaluation.sets.labelled import LabelledSet, read_list
+from cyborgs.evaluation.sets.pixel_sets import PixelSet, read_list
 from cyborgs.features.neighbours import Neighbours, compared_layers, search, sheet
 from cyborgs.files import make_folder, write_bytes
 from cyborgs.looking.protocol_monitor import ProtocolMonitor
@@ -171,12 +171,12 @@ def _labelled(recipe: Recipe) -> dict[str, Measure]:
 class _Probe:
     """A linear segmentation probe: half of the photos train it, the others judge it."""
 
-    def __init__(self, labelled: LabelledSet, recipe: Recipe) -> None:
+    def __init__(self, labelled: PixelSet, recipe: Recipe) -> None:
         if len(labelled) < 2:
             raise UserError("monitor.labelled: need at least two labelled photos, one to learn from, one to judge.")
         order = numpy_generator(recipe.seed, "evaluation", 21).permutation(len(labelled)).tolist()
         half = -(-len(order) // 2)
-        self.train, self.val = (_part(labelled, sorted(part)) for part in (order[:half], order[half:]))
+        self.train, self.val = (labelled.part(sorted(part)) for part in (order[:half], order[half:]))
         self.seed = recipe.seed
 
     def __call__(self, backbone: Backbone, epoch: int) -> dict[str, float]:
@@ -185,11 +185,3 @@ class _Probe:
             backbone, self.train, self.val, layers=layers, seeds=(self.seed,), settings=PROBE
         )
         return {"probe/miou": result.miou, "probe/accuracy": result.accuracy}
-
-
-def _part(labelled: LabelledSet, chosen: Sequence[int]) -> LabelledSet:
-    return replace(
-        labelled,
-        photos=labelled.photos.subset(chosen),
-        labels=tuple(labelled.labels[i] for i in chosen),
-    )

@@ -78,8 +78,13 @@ def memory_limit() -> int | None:
 
 def memory_bytes() -> int:
     """Memory that this process may use: the machine's, or less where the control group says so."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    total = installed_memory()
     return min(total, memory_limit() or total)
+
+
+def installed_memory() -> int:
+    """Bytes of memory that the machine has, whoever may use it."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _cgroup(name: str) -> Iterator[str]:

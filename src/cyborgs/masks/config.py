@@ -97,6 +97,8 @@ class MaskConfig:
     """Images that are clustered together in bootstrapping (Section 4.1)."""
     short_side: int = 0
     """Longest allowed short side, in pixels, of an image that is bootstrapped; 0: native size."""
+    border: int = 0
+    """Pixels, a multiple of 32, by which a photo is mirrored beyond its edges before the network sees it in bootstrapping; 0: the network's own padding with zeros."""
     position: float = 0.0
     """Weight of a pixel's place beside its features (unit length) in bootstrapping; 0: features alone, as in the paper."""
     grid: int = 5
@@ -114,6 +116,8 @@ class MaskConfig:
             raise ValueError(f"masks.group_size: need at least 1, got {self.group_size}")
         if self.short_side != 0 and self.short_side < 32:
             raise ValueError(f"masks.short_side: need 0 (native size) or at least 32, got {self.short_side}")
+        if not 0 <= self.border <= 512 or self.border % 32:
+            raise ValueError(f"masks.border: need a multiple of 32 from 0 to 512, got {self.border}")
         if not 0 <= self.position < float("inf"):
             raise ValueError(f"masks.position: need a number of at least 0, got {self.position}")
         if not 1 <= self.grid <= 15:

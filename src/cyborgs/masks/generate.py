@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from cyborgs import distributed
 from cyborgs.data.images import Images
+from cyborgs.machine.cores import usable_cores
 from cyborgs.masks.source import MaskSource
 from cyborgs.masks.store import GenerationWriter
 from cyborgs.structures import LabelMap
@@ -123,7 +123,7 @@ def label_groups(
             progress(done + finished, total)
         return stopped is not None and stopped()
 
-    with _Decoder(source, images, threads or min(4, os.cpu_count() or 1)) as decoder:
+    with _Decoder(source, images, threads or min(4, usable_cores())) as decoder:
 
         def work(turn: int) -> None:
             if turn >= len(own):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -44,6 +44,8 @@ class GroundTruth:
     """Changes with the annotations (``digest_of``)."""
     threads: int | None = None
     """That label a group; None: one a core. They change nothing but the time."""
+    too_many: dict[int, int] = field(default_factory=dict, compare=False)
+    """Of the photos labelled so far in this process, those with more regions than labels: photo -> regions left out."""
 
     name: ClassVar[str] = "ground-truth"
     void: ClassVar[int | None] = VOID
@@ -95,22 +97,26 @@ class GroundTruth:
                     f"masks.truth: the annotation of {self.photos.name(i)} is {w} x {h} pixels (width x height), the "
                     f"photo {width} x {height}: they do not show the same. Correct the annotation, or remove it."
                 )
-        return LabelMap(as_labels(regions), self.void)
+        labels, left_out = as_labels(regions)
+        if left_out:
+            self.too_many[i] = left_out
+        return LabelMap(labels, self.void)
 
 
-def as_labels(regions: NDArray[np.int32]) -> NDArray[np.uint8]:
-    """int32 (h, w), below 0: void -> uint8 with void 255; of more than 255 regions the largest stay, the others are void.
+def as_labels(regions: NDArray[np.int32]) -> tuple[NDArray[np.uint8], int]:
+    """int32 (h, w), below 0: void -> uint8 with void 255, and the regions left out: of more than 255 the smallest are void.
 
     Of equally large ones the lower number stays. Labels are 0..n-1 in the order of the numbers, those without a pixel
     left out.
     """
     counts = np.bincount(regions.ravel().clip(-1) + 1)[1:]
     present = np.flatnonzero(counts)
-    if len(present) > VOID:
+    left_out = max(0, len(present) - VOID)
+    if left_out:
         present = np.sort(present[np.argsort(-counts[present], kind="stable")[:VOID]])
     table = np.full(len(counts) + 1, VOID, np.uint8)
     table[present + 1] = np.arange(len(present), dtype=np.uint8)
-    return table[regions.clip(-1) + 1]  # type: ignore[no-any-return]
+    return table[regions.clip(-1) + 1], left_out
 
 
 def digest_of(spec: str) -> str:

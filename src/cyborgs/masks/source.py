@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
 
+from cyborgs.machine.cores import usable_cores
 from cyborgs.structures import LabelMap
 
 T = TypeVar("T")
@@ -74,8 +75,7 @@ class FixedSource(MaskSource, Protocol):
 
 def cores() -> int:
     """Cores for this process: those that it may use, shared with the other processes of a run on this machine."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, usable // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    return max(1, usable_cores() // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
 def in_threads(work: Callable[[T], R], items: Sequence[T], threads: int | None = None) -> list[R]:

@@ -21,6 +21,9 @@ class BatchNorm(_BatchNorm):
     variance alone, for which it says nothing; no value at all leaves all buffers alone. Processes may have different
     numbers of rows, none included, but each must call it, and each must reach it in the backward pass.
 
+    With a weight per row the rows of weight 0 are as if they were not there, statistics and gradients included, and
+    shapes do not depend on their number.
+
     Statistics are float32 for float16 and bfloat16 input, else of the input's dtype, of centred values: the mean
     first, then the squares of what is left, since E[x^2] - E[x]^2 cancels.
     """
@@ -29,10 +32,15 @@ class BatchNorm(_BatchNorm):
         if not 2 <= input.dim() <= 5 or input.shape[1] != self.num_features:
             raise ValueError(f"expected (N, {self.num_features}, ...), got {tuple(input.shape)}")
 
-    def forward(self, input: Tensor) -> Tensor:
-        """(N, C, ...) -> the same shape and dtype."""
+    def forward(self, input: Tensor, row_weight: Tensor | None = None) -> Tensor:
+        """(N, C, ...) -> the same shape and dtype.
+
+        ``row_weight`` (N,), each 0 or 1 (bool too): in train mode what the rows of weight 0 hold, NaN included, reaches
+        no other row and no gradient; their own results are the bias.
+        """
         self._check_input_dim(input)
-        if not self.training or (not is_distributed() and input.numel() > self.num_features):
+        plain = row_weight is None and not is_distributed() and input.numel() > self.num_features
+        if not self.training or plain:
             result: Tensor = super().forward(input)
             return result
         x = input.float() if input.dtype in LOW_PRECISION else input
@@ -40,10 +48,17 @@ class BatchNorm(_BatchNorm):
         shape = (1, -1, *[1] * (x.dim() - 2))
         # float64, because float32 counts to 16 million only. Everything stays on the device: nobody waits for it.
         values = x.new_full((1,), x.numel() // self.num_features, dtype=torch.float64)
+        kept = None
+        if row_weight is not None:
+            kept = (row_weight != 0).view(-1, *[1] * (x.dim() - 1))
+            x = torch.where(kept, x, 0)
+            values = kept.sum(dtype=torch.float64).view(1) * x.shape[2:].numel()
         sums = all_reduce_sum(torch.cat([x.sum(axes).double(), values]))
         count = sums[-1].detach()
         mean = sums[:-1] / count.clamp(min=1)
         centred = x - mean.to(x.dtype).view(shape)
+        if kept is not None:
+            centred = torch.where(kept, centred, 0)
         variance = all_reduce_sum(centred.square().sum(axes).double()) / count.clamp(min=1)
         self._track(mean, variance, count)
         scale = torch.rsqrt(variance + self.eps)
@@ -80,9 +95,9 @@ class BatchNormAct(BatchNorm):
         self.drop = drop
         self.act = act
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor, row_weight: Tensor | None = None) -> Tensor:
         """(N, C, H, W) -> the same shape and dtype."""
-        result: Tensor = self.act(self.drop(super().forward(input)))
+        result: Tensor = self.act(self.drop(super().forward(input, row_weight)))
         return result
 
 

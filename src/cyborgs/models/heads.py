@@ -1,4 +1,4 @@
-"""BYOL's projector and predictor, and the passage of valid regions alone through them."""
+"""BYOL's projector and predictor, in which rows can be left out by a weight."""
 
 from __future__ import annotations
 
@@ -20,37 +20,24 @@ class MLPHead(nn.Module):
         self.norm = BatchNorm(hidden)
         self.outputs = nn.Linear(hidden, outputs, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs) -> (N, outputs), for any N from 0."""
-        result: Tensor = self.outputs(torch.relu(self.norm(self.hidden(x))))
-        return result
+    def forward(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Rows (N, inputs) -> (N, outputs), for any N from 0.
 
+        ``weight`` (N,), each 0 or 1 (bool too): rows of weight 0 may hold anything; they are left out of the statistics,
+        their results are exact zeros, and no gradient passes through them. What a row of weight 1 gives is what it would
+        give without them, whatever their number: shapes do not depend on it, so that nothing waits for a device.
 
-def valid_rows(valid: Tensor) -> Tensor:
-    """bool (B, R) -> int64 (N,): places of the valid slots in the flattened (B * R). Waits for a GPU, once."""
-    return valid.flatten().nonzero().squeeze(1)
+        Every process must call it, with or without a row of weight 1, and its result must take part in the loss: the
+        BatchNorm meets the other processes forward and backward.
 
-
-def embed_valid(head: nn.Module, pooled: Tensor, valid: Tensor, rows: Tensor | None = None) -> Tensor:
-    """The valid regions of one view through a head as ONE matrix, so that absent ones do not enter its statistics.
-
-    Every process must call it, with or without a valid region, and its result must take part in the loss: the head's
-    BatchNorm meets the other processes forward and backward.
-
-    Args:
-        head: (N, C) -> (N, D), for any N from 0.
-        pooled: float (B, R, C).
-        valid: bool (B, R).
-        rows: ``valid_rows(valid)``, if it is at hand: online and target heads share it.
-
-    Returns:
-        (B, R, D) of the head's dtype; exact zeros, without gradient, where not valid.
-    """
-    if valid.shape != pooled.shape[:2] or valid.dtype != torch.bool:
-        raise ValueError(f"valid is bool {tuple(pooled.shape[:2])}, got {valid.dtype} {tuple(valid.shape)}")
-    if rows is None:
-        rows = valid_rows(valid)
-    embedded = head(pooled.flatten(0, 1).index_select(0, rows))
-    # Each place is written at most once, so that the order of writing does not matter on a GPU.
-    scattered: Tensor = embedded.new_zeros(valid.numel(), embedded.shape[1]).index_copy(0, rows, embedded)
-    return scattered.view(*valid.shape, -1)
+        Raises:
+            ValueError: not one weight a row.
+        """
+        if weight is None:
+            result: Tensor = self.outputs(torch.relu(self.norm(self.hidden(x))))
+            return result
+        if weight.shape != x.shape[:1]:
+            raise ValueError(f"one weight a row: ({len(x)},), got {tuple(weight.shape)}")
+        kept = weight.unsqueeze(1) != 0
+        hidden = self.norm(self.hidden(torch.where(kept, x, 0)), weight)
+        return torch.where(kept, self.outputs(torch.relu(hidden)), 0)

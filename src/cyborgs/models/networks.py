@@ -6,7 +6,7 @@ import difflib
 import importlib
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -155,11 +155,12 @@ def _stride(cells: int) -> int:
 def drop_head(network: nn.Module, maps: dict[str, Map], finished: list[str]) -> tuple[str, ...]:
     """Replace, in place, what holds weights and does not serve the last map; the names of what was dropped.
 
-    Whatever finished before the last map is the trunk. What never ran in eval mode (auxiliary heads) goes too.
+    Whatever finished before the last map is the trunk. What never ran in eval mode goes too (auxiliary heads), unless the
+    network cannot be run without it: Swin reads the weights of layers that it never calls.
     """
     last = max(m.order for m in maps.values())
     trunk = set(finished[: last + 1])
-    dropped: list[str] = []
+    dropped: dict[str, tuple[nn.Module, str, nn.Module]] = {}
 
     def visit(module: nn.Module, prefix: str) -> None:
         for child_name, child in list(module.named_children()):
@@ -168,9 +169,17 @@ def drop_head(network: nn.Module, maps: dict[str, Map], finished: list[str]) -> 
                 visit(child, f"{name}.")
             elif next(child.parameters(), None) is not None or next(child.buffers(), None) is not None:
                 setattr(module, child_name, Dropped())
-                dropped.append(name)
+                dropped[name] = module, child_name, child
 
     visit(network, "")
+    never_ran = [n for n in dropped if not any(f == n or f.startswith(f"{n}.") for f in finished)]
+    if never_ran:
+        try:
+            probe(network, "the network without its head")
+        except UserError:
+            for name in never_ran:
+                module, child_name, child = dropped.pop(name)
+                setattr(module, child_name, child)
     return tuple(dropped)
 
 
@@ -203,8 +212,8 @@ def _several_stages(name: str, maps: dict[str, Map]) -> bool:
 def last_block(network: nn.Module, maps: dict[str, Map], stage: str) -> str:
     """Name of the block that clustering uses, of the stage at stride 8 (docs/method.md, "Names").
 
-    The last block; but in ResNet-50 and its kin with four bottleneck blocks in ``layer2`` it is ``layer2.2``,
-    since the paper's res2.b2 counts blocks from 0 and its Table 2d calls that one best.
+    The last block; but in ResNet-50 it is ``layer2.2``, since the paper's res2.b2 counts blocks from 0 and its
+    Table 2d calls that one best.
     """
     row: nn.Module = network.get_submodule(stage)
     inner = [n for n in maps if n.startswith(f"{stage}.") and n.count(".") == stage.count(".") + 1]
@@ -225,6 +234,17 @@ def last_block(network: nn.Module, maps: dict[str, Map], stage: str) -> str:
         or maps[blocks[-1][0]].value != maps[stage].value
     ):
         return stage
-    if stage == "layer2" and len(blocks) == 4 and hasattr(blocks[0][1], "conv3"):
+    if _is_resnet50(network, stage, blocks):
         return blocks[2][0]
     return blocks[-1][0]
+
+
+def _is_resnet50(network: nn.Module, stage: str, blocks: Sequence[tuple[str, nn.Module]]) -> bool:
+    """Whether it is the paper's network: rows of 3, 4, 6 and 3 bottlenecks of plain width."""
+    if stage != "layer2" or not hasattr(blocks[0][1], "conv3"):
+        return False
+    rows = [getattr(network, f"layer{i}", None) for i in (1, 2, 3, 4)]
+    narrow = getattr(blocks[0][1], "conv2", None)
+    return [len(row) if isinstance(row, nn.Sequential) else 0 for row in rows] == [3, 4, 6, 3] and (
+        isinstance(narrow, nn.Conv2d) and (narrow.out_channels, narrow.groups) == (128, 1)
+    )

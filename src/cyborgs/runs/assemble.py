@@ -44,7 +44,7 @@ def check_share(recipe: Recipe, world: int) -> None:
         UserError: it does not; names the sizes.
     """
     share = recipe.batch_size // world
-    unit = getattr(recipe.method, "slice_size", 1)
+    unit = recipe.method.batch_unit
     micro_batch = 0 if recipe.micro_batch == "auto" else recipe.micro_batch
     if recipe.batch_size % world or share % unit or (micro_batch and share % micro_batch):
         raise UserError(
@@ -110,6 +110,8 @@ def build_trainer(
                 source, images, out / "masks", cycle, manifest=manifest, progress=progress, stopped=stopped, say=log.say
             )
             log.say(str(told))
+            if isinstance(source, GroundTruth):
+                _tell_too_many(source, images, log)
             return told.how != "stopped"
         return generate(
             source,
@@ -160,6 +162,19 @@ def _tell_missing(source: GroundTruth, images: Images, log: RunLog) -> None:
         log.say(
             f"masks.truth: {len(missing)} of {len(images)} photos have no annotation ({first}): they have no regions, "
             "and take no part in the contrastive loss."
+        )
+
+
+def _tell_too_many(source: GroundTruth, images: Images, log: RunLog) -> None:
+    """Once, when they were read: these photos have more regions than a map has labels."""
+    found: dict[int, int] = {}
+    for part in distributed.gather_objects(dict(source.too_many)):
+        found |= part
+    if found:
+        first = ", ".join(f"{printable(images.name(i))}: {found[i]}" for i in sorted(found)[:3])
+        log.say(
+            f"masks.truth: {len(found)} of {len(images)} photos have more than 255 regions; the smallest of them, "
+            f"{sum(found.values())} in all ({first}{', ...' if len(found) > 3 else ''}), are void."
         )
 
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -6,12 +8,12 @@ from PIL import Image
 
 from cyborgs.errors import UserError
 from cyborgs.evaluation.dense.linear import Probe, ProbeSettings, cell_labels, linear_segmentation
-from cyborgs.evaluation.sets.labelled import LabelledSet, read_list
+from cyborgs.evaluation.sets.pixel_sets import PixelSet, read_list
 from cyborgs.features.extraction import Whitening, resize
 from tests.features.fakes import FakeBackbone, blocks
 
 
-def write(folder, count, seed, void_share=0.0) -> LabelledSet:
+def write(folder, count, seed, void_share=0.0) -> PixelSet:
     folder.mkdir()
     rng = np.random.default_rng(seed)
     lines = []
@@ -74,7 +76,7 @@ def test_features_are_computed_once_for_all_probes_and_seeds(sets):
 
 def test_result_as_json(sets):
     train, val = sets
-    one_class = LabelledSet(val.photos.subset([0]), val.labels[:1], 4, 255)
+    one_class = val.part([0])
     [result] = linear_segmentation(
         FakeBackbone(), train, one_class, layers=[["layer2"]], settings=ProbeSettings(epochs=1, min_steps=0)
     )
@@ -131,13 +133,13 @@ def test_refusals(sets, tmp_path):
     with pytest.raises(ValueError, match="at least one layer"):
         linear_segmentation(FakeBackbone(), train, val, layers=[])
     with pytest.raises(ValueError, match="classes"):
-        linear_segmentation(FakeBackbone(), train, LabelledSet(val.photos, val.labels, 5), layers=[["layer2"]])
-    swapped = LabelledSet(val.photos.subset([0, 1]), val.labels[1::-1], 4, 255)
+        linear_segmentation(FakeBackbone(), train, replace(val, classes=5), layers=[["layer2"]])
+    swapped = replace(val.part([0, 1]), labels=np.array([1, 0]))
     backbone = FakeBackbone()
     with pytest.raises(UserError, match=r"p0\.png has 128 x 96 pixels.*t1\.png has 112 x 80"):
         linear_segmentation(backbone, train, swapped, layers=[["layer2"]])
     backbone = FakeBackbone()
-    low = LabelledSet(train.photos, train.labels, 3, 255)
+    low = replace(train, classes=3)
     with pytest.raises(UserError, match="holds label 3"):
         linear_segmentation(backbone, low, low, layers=[["layer2"]])
     assert backbone.calls == 0

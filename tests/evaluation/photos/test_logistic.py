@@ -30,7 +30,7 @@ def test_as_scikit_learn(classes: int) -> None:
     wanted = [
         cross_val_score(LogisticRegression(C=c, max_iter=1000), x, labels, cv=StratifiedKFold(3)).mean() for c in COSTS
     ]
-    np.testing.assert_allclose(fit.accuracies, wanted, atol=1e-12)
+    np.testing.assert_allclose(fit.means, wanted, atol=1e-12)
     assert fit.cost == COSTS[int(np.argmax(wanted))]
     model = LogisticRegression(C=fit.cost, max_iter=1000).fit(x, labels)
     assert fit.scores.argmax(axis=1).tolist() == model.predict(test).tolist()
@@ -52,9 +52,9 @@ def test_one_photo_a_class_leaves_nothing_to_choose() -> None:
     first = [int(np.flatnonzero(labels == c)[0]) for c in range(4)]
     fit = fit_logistic(x[first], labels[first], test, 4, COSTS)
     assert fit.cost == 1.0
-    assert fit.accuracies == ()
+    assert fit.means == ()
     few = [*first, int(np.flatnonzero(labels == 2)[1])]
-    assert len(fit_logistic(x[few], labels[few], test, 4, COSTS).accuracies) == 3
+    assert len(fit_logistic(x[few], labels[few], test, 4, COSTS).means) == 3
 
 
 def test_what_does_not_converge_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,7 @@ def test_as_scikit_learn(drop: bool) -> None:
             last = model(COSTS[int(np.argmax(wanted))]).fit(x[rows], y)
         fit = fits[c]
         assert fit is not None
-        np.testing.assert_allclose(fit.precisions, wanted, atol=1e-9)
+        np.testing.assert_allclose(fit.means, wanted, atol=1e-9)
         assert fit.cost == COSTS[int(np.argmax(wanted))]
         np.testing.assert_allclose(fit.scores, last.decision_function(test), atol=1e-9)
         assert fit.fits == 13
@@ -88,6 +88,6 @@ def test_processes_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     for a, b in zip(alone, fit_classes(x, labels, test, COSTS, jobs=2), strict=True):
         if a is not None and b is not None:
             assert np.array_equal(a.scores, b.scores)
-            assert (a.cost, a.precisions, a.unconverged) == (b.cost, b.precisions, b.unconverged)
+            assert (a.cost, a.means, a.unconverged) == (b.cost, b.means, b.unconverged)
         else:
             assert a is b

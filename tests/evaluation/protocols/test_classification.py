@@ -19,7 +19,7 @@ from cyborgs.evaluation.contract import Context, Result
 from cyborgs.evaluation.protocols import classification
 from cyborgs.evaluation.protocols.catalogue import ENTRIES
 from cyborgs.evaluation.protocols.classification import Classifier, Crops, Point, evaluate, open_data
-from cyborgs.evaluation.sets.classified import ClassifiedSet
+from cyborgs.evaluation.sets.labelled import Classified
 from cyborgs.evaluation.settings.photos import ClassificationSettings
 from cyborgs.evaluation.training.config import FineTuneConfig
 from cyborgs.evaluation.training.finetune import Objective
@@ -144,7 +144,7 @@ class Recorded:
         self.right = right
         self.calls: list[tuple[Point, set[Path], tuple[Path, ...]]] = []
 
-    def __call__(self, backbone, train: ClassifiedSet, judged, point: Point, settings, context):
+    def __call__(self, backbone, train: Classified, judged, point: Point, settings, context):
         self.calls.append((point, set(train.photos.paths), judged.paths))
         if self.right[point] < 0:
             raise LossError(f"not finite at {point}")
@@ -271,7 +271,7 @@ def test_lists_that_are_refused(tmp_path: Path) -> None:
     Path(where, "train/n02/n01_3.JPEG").write_bytes(b"x")
     refused(r"line 1: n01_3\.JPEG fits 2 photos", "n01_3.JPEG")
     refused(r"line 1: n02/n01_3\.JPEG says class n01, but lies in n02", "n02/n01_3.JPEG")
-    with pytest.raises(UserError, match=r"none\.txt: cannot be read"):
+    with pytest.raises(UserError, match=r"none\.txt: the list cannot be read"):
         open_data(where, replace(SETTINGS, labels=str(tmp_path / "none.txt")), 0)
 
 

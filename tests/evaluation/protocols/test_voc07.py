@@ -91,7 +91,7 @@ def test_classes_with_too_few_images_are_named(data: VocData) -> None:
     assert "17 of 20 classes have fewer than 3" in told
     assert "sheep" in told
     assert "cat" not in told
-    bare = replace(data, train=data.train.take(np.arange(3)))
+    bare = replace(data, train=data.train.part(np.arange(3)))
     with pytest.raises(UserError, match="no class has 3 training images with it"):
         voc07.evaluate(make_backbone(), bare, Voc07Settings(), Context())
 

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from cyborgs.errors import UserError
-from cyborgs.evaluation.sets.labelled import read_list
+from cyborgs.evaluation.sets.pixel_sets import read_list
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_bad_lists(camvid):
         read_list(camvid / "bad.txt", classes=3)
     with pytest.raises(UserError, match=r"none\.txt: the list cannot be read"):
         read_list(camvid / "none.txt", classes=3)
-    with pytest.raises(UserError, match="need 2 to 256"):
+    with pytest.raises(UserError, match="need 2 to 255"):
         read_list(camvid / "train.txt", classes=1)
     with pytest.raises(UserError, match="one per class"):
         read_list(camvid / "train.txt", classes=3, names=["a"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from cyborgs.errors import UserError
-from cyborgs.evaluation.sets.voc_lists import CLASSES, VocData, VocPart, open_voc
+from cyborgs.evaluation.sets.voc_lists import CLASSES, open_voc
 from tests.evaluation.voc import make_voc
 
 
@@ -57,7 +58,7 @@ def test_some_are_drawn_by_the_seed(root: Path) -> None:
 
 def test_shares_are_nested(root: Path) -> None:
     data = open_voc(str(root), 0, 0)
-    parts = [set(data.share(share, 3).tolist()) for share in (0.01, 0.2, 0.5, 1.0)]
+    parts = [set(data.chosen(share, 3).tolist()) for share in (0.01, 0.2, 0.5, 1.0)]
     assert [len(part) for part in parts] == [1, 4, 9, 18]
     assert all(a <= b for a, b in pairwise(parts))
 
@@ -70,9 +71,9 @@ def test_a_share_has_every_class_that_occurs(root: Path) -> None:
     for c in range(1, 5):
         rare[2 * c, c] = 1  # one photo each
     rare[17, 5] = 0  # difficult ones are not present
-    data = VocData(VocPart(data.train.photos, rare), data.test, {})
+    data = replace(data, train=replace(data.train, labels=rare))
     for seed in range(5):
-        assert (rare[data.share(5 / 18, seed)] == 1).any(axis=0).sum() == 5
+        assert (rare[data.chosen(5 / 18, seed)] == 1).any(axis=0).sum() == 5
 
 
 def test_no_lists_of_test(root: Path) -> None:

@@ -19,7 +19,7 @@ REDRAWS: Final = 10
 
 
 class Pairs(Protocol):
-    """Photos and their label maps by number: ``PixelSet`` and ``LabelledSet`` are such."""
+    """Photos and their label maps by number: ``PixelSet`` is such."""
 
     def __len__(self) -> int: ...
 

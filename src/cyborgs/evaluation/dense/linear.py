@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cyborgs.evaluation.sets.labelled import LabelledPhotos
+from cyborgs.evaluation.sets.pixel_sets import LabelledPhotos
 from cyborgs.features.extraction import FrozenMaps, Progress, UInt8, Whitening, frozen_maps, resize
 from cyborgs.metrics.segmentation import class_scores, confusion
 from cyborgs.seeds import numpy_generator

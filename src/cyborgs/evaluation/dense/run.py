@@ -71,7 +71,7 @@ def trained_and_judged(
         said: all settings, for the result and for the training's identity.
         context: seed, share, device, folder.
     """
-    train = data.train if context.share == 1 else data.share(context.share, context.seed)
+    train = data.share(context.share, context.seed)
     identity = {
         "weights": weights_hash(backbone),
         "data": data.fingerprint,

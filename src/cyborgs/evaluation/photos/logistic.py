@@ -4,42 +4,22 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
-Float = NDArray[np.float64]
+from cyborgs.evaluation.photos.fits import Fit, Float, fitted
+
 Int = NDArray[np.int64]
 FOLDS: Final = 3
 MAX_ITERATIONS: Final = 1000
 
 
-@dataclass(frozen=True)
-class LogisticFit:
-    """What became of it."""
-
-    cost: float
-    """Chosen: the first of those with the highest mean accuracy."""
-    accuracies: tuple[float, ...]
-    """Mean over the folds, for each cost; empty where no class has two photos, and the middle cost is taken."""
-    scores: Float
-    """(M, classes): decision values of the test photos; -inf for classes without a training photo."""
-    fits: int
-    unconverged: int
-
-
 def _fitted(x: Float, labels: Int, cost: float) -> tuple[Any, bool]:
-    model = LogisticRegression(C=cost, max_iter=MAX_ITERATIONS)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # told by the second value
-        warnings.filterwarnings("ignore", message="The number of unique classes")  # few labels a class are no mistake
-        model.fit(x, labels)
-    return model, bool(np.max(model.n_iter_) < MAX_ITERATIONS)
+    return fitted(LogisticRegression(C=cost, max_iter=MAX_ITERATIONS), x, labels)
 
 
 def _scores(model: Any, x: Float, classes: int) -> Float:
@@ -51,7 +31,7 @@ def _scores(model: Any, x: Float, classes: int) -> Float:
     return out
 
 
-def fit_logistic(train: Float, labels: Int, test: Float, classes: int, costs: Sequence[float]) -> LogisticFit:
+def fit_logistic(train: Float, labels: Int, test: Float, classes: int, costs: Sequence[float]) -> Fit:
     """Choose the cost by stratified, unshuffled folds of the training photos, fit on all.
 
     Args:
@@ -60,6 +40,10 @@ def fit_logistic(train: Float, labels: Int, test: Float, classes: int, costs: Se
         test: features (M, D).
         classes: how many.
         costs: to choose from; of equals the first.
+
+    Returns:
+        Scores (M, classes), -inf for classes without a training photo; ``means`` of accuracies. Where no class has two
+        photos the middle cost is taken.
 
     Raises:
         ValueError: fewer than two classes.
@@ -82,6 +66,4 @@ def fit_logistic(train: Float, labels: Int, test: Float, classes: int, costs: Se
         chosen = costs[int(accuracies.argmax())]
     model, converged = _fitted(train, labels, chosen)
     ends.append(converged)
-    return LogisticFit(
-        chosen, tuple(accuracies.tolist()), _scores(model, test, classes), len(ends), len(ends) - sum(ends)
-    )
+    return Fit(chosen, tuple(accuracies.tolist()), _scores(model, test, classes), len(ends), len(ends) - sum(ends))

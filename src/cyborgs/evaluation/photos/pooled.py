@@ -9,20 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cyborgs.errors import printable
-from cyborgs.evaluation.contract import Context, Data
+from cyborgs.evaluation.contract import Data
 from cyborgs.evaluation.sets.classified import ClassifiedData
 from cyborgs.ops.spectrum import POINT
 
 Int = NDArray[np.int64]
-
-
-def numbers_of(data: ClassifiedData, context: Context) -> Int:
-    """Which training photos the share of the labels is: their features are rows of those of all, computed once."""
-    if context.share >= 1:
-        return np.arange(len(data.train))
-    place = {data.train.name(i): i for i in range(len(data.train))}
-    share = data.share(context.share, context.seed)
-    return np.array([place[share.name(i)] for i in range(len(share))], np.int64)
 
 
 def counts_of(data: Data, used: int) -> dict[str, int]:

@@ -2,41 +2,22 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from joblib import Parallel, delayed  # type: ignore[import-untyped]
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import StratifiedKFold
 from sklearn.svm import LinearSVC
 
+from cyborgs.evaluation.photos.fits import Fit, Float, fitted
 from cyborgs.metrics.average_precision import average_precision
 
-Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 MAX_ITERATIONS: Final = 2000
 APART: Final = 100_000_000
 """Numbers that are fitted, over all SVMs, from which on processes are worth their start."""
-
-
-@dataclass(frozen=True)
-class ClassFit:
-    """What became of one class."""
-
-    cost: float
-    """Chosen: the first of those with the highest mean AP."""
-    precisions: tuple[float, ...]
-    """Mean AP over the folds, for each cost."""
-    scores: Float
-    """(M,): distances of the test images from the plane."""
-    fits: int
-    """SVMs that were fitted."""
-    unconverged: int
-    """Of them, those that ended at the largest number of iterations."""
 
 
 def _fitted(x: Float, present: Bool, cost: float, seed: int) -> tuple[Any, bool]:
@@ -51,10 +32,7 @@ def _fitted(x: Float, present: Bool, cost: float, seed: int) -> tuple[Any, bool]
         class_weight={1: 2.0, -1: 1.0},
         random_state=seed,
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # told by the second value
-        model.fit(x, np.where(present, 1, -1))
-    return model, bool(model.n_iter_ < MAX_ITERATIONS)
+    return fitted(model, x, np.where(present, 1, -1))
 
 
 def _fold(
@@ -82,7 +60,7 @@ def fit_classes(
     drop_difficult: bool = False,
     seed: int = 0,
     jobs: int = 1,
-) -> list[ClassFit | None]:
+) -> list[Fit | None]:
     """Choose each class's cost by the mean AP (scikit-learn's) of a stratified, unshuffled cross-validation; fit on all.
 
     The processes do not change the result: liblinear draws from the seed, but keeps its generator for a whole process,
@@ -99,7 +77,7 @@ def fit_classes(
         jobs: processes, where the work is worth them.
 
     Returns:
-        For each class; None where it has fewer positives or negatives than folds.
+        For each class its fit, ``means`` of APs; None where it has fewer positives or negatives than folds.
     """
     kept = [
         np.flatnonzero(labels[:, c] != 0) if drop_difficult else np.arange(len(labels)) for c in range(labels.shape[1])
@@ -124,10 +102,10 @@ def fit_classes(
     failed = (
         np.array([not converged for _, converged in found], bool).reshape(len(usable), len(costs) * folds).sum(axis=1)
     )
-    fits: list[ClassFit | None] = [None] * labels.shape[1]
+    fits: list[Fit | None] = [None] * labels.shape[1]
     for k, c in enumerate(usable):
         scores, converged = last[k]
-        fits[c] = ClassFit(
+        fits[c] = Fit(
             best[k],
             tuple(precisions[k].tolist()),
             scores,

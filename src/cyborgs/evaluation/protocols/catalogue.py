@@ -72,190 +72,159 @@ class Entry:
         return self.small if preset == "small" else self.settings
 
 
-def _classification(share: float, decay: float) -> ClassificationSettings:
-    return ClassificationSettings(share=share, training=FineTuneConfig(weight_decay=decay))
+_NATIVE: Final[Mapping[str, Any]] = {"resize": (0, 0), "test_resize": (0, 0)}
 
 
-def _small_classification(settings: ClassificationSettings) -> ClassificationSettings:
-    training = replace(settings.training, epochs=3, batch_size=32)
-    return replace(settings, size=96, rates=(0.01,), head_factors=(1.0,), training=training)
+def _row(module: str, about: str, settings: Settings, small: Mapping[str, Any], **more: Any) -> Entry:
+    """``small``: what ``--preset small`` changes of the settings."""
+    return Entry(module, about, settings, replace(settings, **small), **({"needs": "classes"} | more))
 
 
-def _small_fcn(settings: FcnSettings, **changes: Any) -> FcnSettings:
+def _fine_tuning(about: str, share: float, decay: float, **more: Any) -> Entry:
+    training = FineTuneConfig(weight_decay=decay)
+    quick = replace(training, epochs=3, batch_size=32)
+    small = {"size": 96, "rates": (0.01,), "head_factors": (1.0,), "training": quick}
+    return _row("classification", about, ClassificationSettings(share=share, training=training), small, **more)
+
+
+def _imagenet(share: float, decay: float, published: tuple[float, float, float, float], photos: int) -> Entry:
+    return _fine_tuning(
+        f"ImageNet, {share:.0%} of the labels: fine-tuning, top-1 and top-5",
+        share,
+        decay,
+        data_set="imagenet",
+        published=dict(zip(("random", "ImageNet", "BYOL COCO", "CYBORGS COCO"), published, strict=True)),
+        source="OpenSelfSup, as ORL",
+        photos=(photos, 50_000),
+    )
+
+
+def _fcn(about: str, data_set: str, settings: FcnSettings, small: Mapping[str, Any] = _NATIVE, **more: Any) -> Entry:
     training = replace(settings.training, iterations=100, batch_size=8, checkpoint_every=100)
-    kept: dict[str, Any] = {
-        "crop": 128,
-        "head_channels": 128,
-        "training": training,
-        "images": 40,
-        "test_images": 10,
-    }
-    return replace(settings, **(kept | changes))
+    quick = {"crop": 128, "head_channels": 128, "training": training, "images": 40, "test_images": 10}
+    return _row("fcn", about, settings, {**quick, **small}, needs="pixels", data_set=data_set, **more)
 
 
-def _small_probe(settings: StuffProbeSettings) -> StuffProbeSettings:
-    training = replace(settings.training, iterations=200, batch_size=8, checkpoint_every=200)
-    return replace(settings, crop=128, resize=(0, 0), test_resize=(0, 0), images=200, test_images=50, training=training)
-
-
-_CITYSCAPES = FcnSettings(
+_CITYSCAPES: Final = FcnSettings(
     crop=769,
     resize=(2049, 1025),
     test_resize=(0, 0),
     inference="slide",
     slide_stride=513,
-    training=FineTuneConfig(
-        iterations=40_000, batch_size=8, lr=0.01, weight_decay=5e-4, schedule="poly", min_lr=1e-4, epochs=0
-    ),
+    training=replace(FcnSettings().training, iterations=40_000, batch_size=8, epochs=0),
 )
-_FCN = FcnSettings()
-_NATIVE = replace(_FCN, resize=(0, 0), test_resize=(0, 0))
-_CLUSTERS = ClusteringSettings(clusters=(27, 81, 256))
+_STUFF: Final = {"images": 200, "test_images": 50}
+_PROBE: Final = StuffProbeSettings()
+_QUICK_PROBE: Final = replace(_PROBE.training, iterations=200, batch_size=8, checkpoint_every=200)
+_PHOTOS_OF_STUFF: Final = (9_000, 1_000)
+_PHOTOS_OF_IMAGENET: Final = (1_281_167, 50_000)
 
 ENTRIES: Final[Mapping[str, Entry]] = MappingProxyType(
     {
-        "voc07": Entry(
+        "voc07": _row(
             "voc07",
             "VOC 2007 classification: linear SVMs on frozen features, mAP",
             Voc07Settings(),
-            Voc07Settings(images=200, costs=(0.1, 1.0)),
-            "classes",
-            "voc",
-            {"random (openselfsup)": 30.5, "ImageNet (openselfsup)": 87.2, "BYOL COCO": 84.5, "CYBORGS COCO": 86.9},
+            {"images": 200, "costs": (0.1, 1.0)},
+            data_set="voc",
+            published={
+                "random (openselfsup)": 30.5,
+                "ImageNet (openselfsup)": 87.2,
+                "BYOL COCO": 84.5,
+                "CYBORGS COCO": 86.9,
+            },
             source="VirTex, which CYBORGS' authors used (variant virtex), and OpenSelfSup, for the peers' rows",
             photos=(5_011, 4_952),
             variants=(Voc07Settings(variant="openselfsup"),),
         ),
-        "voc07-knn": Entry(
+        "voc07-knn": _row(
             "voc_knn",
             "VOC 2007 classification: nearest neighbours of frozen features, mAP",
             VocKnnSettings(),
-            VocKnnSettings(size=96, images=200),
-            "classes",
-            "voc",
+            {"size": 96, "images": 200},
+            data_set="voc",
         ),
-        "imagenet-1pct": Entry(
-            "classification",
-            "ImageNet, 1% of the labels: fine-tuning, top-1 and top-5",
-            _classification(0.01, 5e-4),
-            _small_classification(_classification(0.01, 5e-4)),
-            "classes",
-            "imagenet",
-            {"random": 1.6, "ImageNet": 68.7, "BYOL COCO": 28.4, "CYBORGS COCO": 31.3},
-            source="OpenSelfSup, as ORL",
-            photos=(12_811, 50_000),
-        ),
-        "imagenet-10pct": Entry(
-            "classification",
-            "ImageNet, 10% of the labels: fine-tuning, top-1 and top-5",
-            _classification(0.1, 1e-4),
-            _small_classification(_classification(0.1, 1e-4)),
-            "classes",
-            "imagenet",
-            {"random": 21.8, "ImageNet": 74.5, "BYOL COCO": 58.4, "CYBORGS COCO": 61.7},
-            source="OpenSelfSup, as ORL",
-            photos=(128_116, 50_000),
-        ),
-        "folder-classification": Entry(
-            "classification",
-            "class folders: fine-tuning on any share of the labels",
-            _classification(1.0, 1e-4),
-            _small_classification(_classification(1.0, 1e-4)),
-            "classes",
-        ),
-        "knn": Entry(
+        "imagenet-1pct": _imagenet(0.01, 5e-4, (1.6, 68.7, 28.4, 31.3), 12_811),
+        "imagenet-10pct": _imagenet(0.1, 1e-4, (21.8, 74.5, 58.4, 61.7), 128_116),
+        "folder-classification": _fine_tuning("class folders: fine-tuning on any share of the labels", 1.0, 1e-4),
+        "knn": _row(
             "knn",
             "class folders: nearest neighbours of frozen features",
             KnnSettings(),
-            KnnSettings(size=96),
-            "classes",
+            {"size": 96},
             source="DINO",
-            photos=(1_281_167, 50_000),
+            photos=_PHOTOS_OF_IMAGENET,
         ),
-        "label-free": Entry(
+        "label-free": _row(
             "label_free",
             "any photos, no labels: how widely frozen features are spread",
             LabelFreeSettings(),
-            LabelFreeSettings(images=300, size=96),
-            "photos",
+            {"images": 300, "size": 96},
+            needs="photos",
         ),
-        "linear-classification": Entry(
+        "linear-classification": _row(
             "linear_classification",
             "class folders: a linear classifier on frozen features",
             LinearClassificationSettings(),
-            LinearClassificationSettings(solver="logistic", size=96),
-            "classes",
+            {"solver": "logistic", "size": 96},
             source="VirTex",
-            photos=(1_281_167, 50_000),
+            photos=_PHOTOS_OF_IMAGENET,
         ),
-        "coco-stuff": Entry(
-            "fcn",
+        "coco-stuff": _fcn(
             "COCO-Stuff-10k: FCN fine-tuned end to end, mIoU (Figure 5)",
-            _FCN,
-            _small_fcn(_NATIVE, images=200, test_images=50),
-            "pixels",
             "coco-stuff-10k",
+            FcnSettings(),
+            {**_NATIVE, **_STUFF},
             source="CYBORGS: network, classes and split; the recipe is mmsegmentation's for this set, with Cityscapes' head",
-            photos=(9_000, 1_000),
+            photos=_PHOTOS_OF_STUFF,
         ),
-        "coco-stuff-probe": Entry(
+        "coco-stuff-probe": _row(
             "stuff_probe",
             "COCO-Stuff-10k: a 1x1 convolution on a frozen map, mIoU (Figure 5b)",
-            StuffProbeSettings(),
-            _small_probe(StuffProbeSettings()),
-            "pixels",
-            "coco-stuff-10k",
+            _PROBE,
+            {"crop": 128, **_NATIVE, **_STUFF, "training": _QUICK_PROBE},
+            needs="pixels",
+            data_set="coco-stuff-10k",
             source="CYBORGS: map, probe, classes and split; the recipe is the FCN's",
-            photos=(9_000, 1_000),
+            photos=_PHOTOS_OF_STUFF,
         ),
-        "cityscapes": Entry(
-            "fcn",
+        "cityscapes": _fcn(
             "Cityscapes: FCN fine-tuned end to end, mIoU of 19 classes",
-            _CITYSCAPES,
-            _small_fcn(_CITYSCAPES, resize=(512, 256), test_resize=(512, 256), slide_stride=85),
-            "pixels",
             "cityscapes",
-            {"random": 65.3, "ImageNet": 73.7},
+            _CITYSCAPES,
+            {"resize": (512, 256), "test_resize": (512, 256), "slide_stride": 85},
+            published={"random": 65.3, "ImageNet": 73.7},
             source="DenseCL",
             photos=(2_975, 500),
         ),
-        "voc-segmentation": Entry(
-            "fcn",
-            "VOC 2012 segmentation: FCN, mIoU of 21 classes",
-            _FCN,
-            _small_fcn(_NATIVE),
-            "pixels",
-            "voc-segmentation",
-        ),
-        "ade20k": Entry("fcn", "ADE20K: FCN, mIoU of 150 classes", _FCN, _small_fcn(_NATIVE), "pixels", "ade20k"),
-        "camvid": Entry("fcn", "CamVid: FCN, mIoU of 11 classes", _NATIVE, _small_fcn(_NATIVE), "pixels", "camvid"),
-        "folder-segmentation": Entry(
-            "fcn", "photos and label PNGs: FCN fine-tuned end to end", _NATIVE, _small_fcn(_NATIVE), "pixels"
-        ),
-        "dense-probe": Entry(
+        "voc-segmentation": _fcn("VOC 2012 segmentation: FCN, mIoU of 21 classes", "voc-segmentation", FcnSettings()),
+        "ade20k": _fcn("ADE20K: FCN, mIoU of 150 classes", "ade20k", FcnSettings()),
+        "camvid": _fcn("CamVid: FCN, mIoU of 11 classes", "camvid", FcnSettings(**_NATIVE)),
+        "folder-segmentation": _fcn("photos and label PNGs: FCN fine-tuned end to end", "", FcnSettings(**_NATIVE)),
+        "dense-probe": _row(
             "dense_probe",
             "photos and label PNGs: a 1x1 convolution on frozen, whitened maps",
             DenseProbeSettings(),
-            DenseProbeSettings(short_side=256),
-            "pixels",
+            {"short_side": 256},
+            needs="pixels",
         ),
-        "coco-stuff-27": Entry(
+        "coco-stuff-27": _row(
             "clustering",
             "COCO-Stuff, 27 classes (PiCIE's): clustering, and a linear probe",
-            _CLUSTERS,
-            replace(_CLUSTERS, side=160, images=100, test_images=50),
-            "pixels",
-            "coco-stuff-27",
-            {"ImageNet accuracy": 24.6, "ImageNet mIoU": 8.9, "PiCIE accuracy": 48.1, "PiCIE mIoU": 13.8},
+            ClusteringSettings(clusters=(27, 81, 256)),
+            {"side": 160, "images": 100, "test_images": 50},
+            needs="pixels",
+            data_set="coco-stuff-27",
+            published={"ImageNet accuracy": 24.6, "ImageNet mIoU": 8.9, "PiCIE accuracy": 48.1, "PiCIE mIoU": 13.8},
             source="PiCIE; the training of the linear probe is ours",
             photos=(49_629, 2_175),
         ),
-        "clustering": Entry(
+        "clustering": _row(
             "clustering",
             "photos and label PNGs: clusters matched to classes",
             ClusteringSettings(crop=False),
-            ClusteringSettings(crop=False, side=160),
-            "pixels",
+            {"side": 160},
+            needs="pixels",
         ),
     }
 )

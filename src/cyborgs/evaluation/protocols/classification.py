@@ -23,14 +23,17 @@ from cyborgs.data.images import Images
 from cyborgs.engine.contract import LossError
 from cyborgs.errors import NotFiniteError, UserError
 from cyborgs.evaluation.contract import Context, Result
-from cyborgs.evaluation.sets.class_lists import named
-from cyborgs.evaluation.sets.classified import ClassifiedData, ClassifiedSet, open_folders
+from cyborgs.evaluation.photos.pooled import counts_of
+from cyborgs.evaluation.sets.classified import ClassifiedData, open_folders
+from cyborgs.evaluation.sets.labelled import Classified
+from cyborgs.evaluation.sets.lists import named
 from cyborgs.evaluation.sets.splits import fingerprint, stratified
 from cyborgs.evaluation.settings.photos import ClassificationSettings
 from cyborgs.evaluation.training.config import FineTuneConfig
+from cyborgs.evaluation.training.crops import Crops
 from cyborgs.evaluation.training.finetune import Objective, fine_tune
 from cyborgs.features.cache import Extraction, extract
-from cyborgs.features.transforms import Square, drawn_crop
+from cyborgs.features.transforms import Square
 from cyborgs.metrics.accuracy import by_class, ranks, top_k
 from cyborgs.metrics.judged import Hits
 from cyborgs.models.weights import weights_hash
@@ -86,21 +89,6 @@ class Classifier(Objective):
             torch.from_numpy(found).double(), self.head.weight.double().cpu(), self.head.bias.double().cpu()
         ).numpy()
         return logits
-
-
-@dataclass(frozen=True)
-class Crops:
-    """Photos with classes as the training sees them: a random crop, mirrored half of the time."""
-
-    photos: ClassifiedSet
-    size: int
-
-    def __len__(self) -> int:
-        return len(self.photos)
-
-    def sample(self, i: int, draw: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[Any]]:
-        """Crop uint8 (size, size, 3) and class of photo i."""
-        return drawn_crop(self.photos.read(i), self.size, draw), np.array(self.photos.labels[i])
 
 
 def open_data(data: str, settings: ClassificationSettings, seed: int, data_set: str = "") -> ClassifiedData:
@@ -165,7 +153,7 @@ class Point:
 
 def trained(
     backbone: Backbone,
-    train: ClassifiedSet,
+    train: Classified,
     judged: Images,
     point: Point,
     settings: ClassificationSettings,
@@ -177,7 +165,7 @@ def trained(
     identity = {
         "weights": weights_hash(backbone),
         "layer": objective.layer,
-        "train": fingerprint({"train": train.photos}, [*train.classes, train.labels.tobytes().hex()]),
+        "train": fingerprint({"train": train.photos}, train.identity()),
         "size": settings.size,
     }
     # By number of photos too: a tenth less for the choice, all of them for the last training.
@@ -188,7 +176,7 @@ def trained(
     return objective.scores(judged, settings.size, context)
 
 
-def _without_tenth(train: ClassifiedSet, seed: int) -> tuple[ClassifiedSet, ClassifiedSet]:
+def _without_tenth(train: Classified, seed: int) -> tuple[Classified, Classified]:
     """The training photos without a tenth, and the tenth: of each class that has two photos or more, at least one."""
     several = np.flatnonzero(np.bincount(train.labels)[train.labels] > 1)
     if not len(several):
@@ -198,13 +186,13 @@ def _without_tenth(train: ClassifiedSet, seed: int) -> tuple[ClassifiedSet, Clas
         )
     tenth = several[stratified(train.labels[several], 0.1, seed, _TENTH)]
     rest = np.setdiff1d(np.arange(len(train)), tenth)
-    return train.part(rest.tolist()), train.part(tenth.tolist())
+    return train.part(rest), train.part(tenth)
 
 
 def _result(
     scores: NDArray[np.float64],
     data: ClassifiedData,
-    train: ClassifiedSet,
+    train: Classified,
     settings: ClassificationSettings,
     context: Context,
     point: Point,
@@ -216,15 +204,12 @@ def _result(
     figures = {"top1": top_k(found, 1), "class_mean": float(np.nanmean(each))}
     if len(classes) > TOP:
         figures["top5"] = top_k(found, TOP)
-    counts = {**data.counts, "train": len(train)}
-    if len(train) < len(data.train):
-        counts["skipped: train, beyond the share"] = len(data.train) - len(train)
     return Result(
         "top1",
         figures,
         Hits(found < 1),
         asdict(settings) | {"chosen": asdict(point), "grid": dict(tried)},
-        counts,
+        counts_of(data, len(train)),
         context.seed,
         dict(zip(classes, each.tolist(), strict=True)),
         tuple(_warnings(data, train, settings, context.seed, tried)),
@@ -233,7 +218,7 @@ def _result(
 
 def _warnings(
     data: ClassifiedData,
-    train: ClassifiedSet,
+    train: Classified,
     settings: ClassificationSettings,
     seed: int,
     tried: Mapping[str, float | None],

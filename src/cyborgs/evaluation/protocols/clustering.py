@@ -27,8 +27,7 @@ from cyborgs.errors import UserError
 from cyborgs.evaluation.contract import Context, Result
 from cyborgs.evaluation.dense.linear import ProbeSettings, linear_segmentation
 from cyborgs.evaluation.photos.pooled import class_names, collapsed, counts_of
-from cyborgs.evaluation.sets.labelled import LabelledPhotos
-from cyborgs.evaluation.sets.pixel_sets import PixelData, PixelSet, open_for
+from cyborgs.evaluation.sets.pixel_sets import LabelledPhotos, PixelData, PixelSet, open_for
 from cyborgs.evaluation.settings.pixels import ClusteringSettings
 from cyborgs.features.clustering import cluster_cells, sample_cells
 from cyborgs.features.extraction import JOINED, UInt8, frozen_maps, iterate_maps, join
@@ -77,7 +76,7 @@ class Cropped:
         return self.photos.classes
 
     @property
-    def ignore(self) -> int | None:
+    def ignore(self) -> int:
         """Of the photos."""
         return self.photos.ignore
 

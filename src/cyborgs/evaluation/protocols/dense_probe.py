@@ -39,12 +39,12 @@ def evaluate(backbone: Backbone, data: PixelData, settings: DenseProbeSettings, 
     """
     layers = settings.layers or compared_layers(backbone)
     backbone.check_layers(layers)
-    train = data.share(context.share, context.seed)
+    chosen = data.chosen(context.share, context.seed)
+    train = data.train.part(chosen)
     probe = ProbeSettings(epochs=settings.epochs, min_steps=settings.min_steps, short_side=settings.short_side)
     kept = _kept_maps(backbone, data, layers, settings.short_side, context)
     if kept is not None:
-        numbers = {data.train.name(i): i for i in range(len(data.train))}
-        kept = kept[0].part([numbers[train.name(i)] for i in range(len(train))]), kept[1]
+        kept = kept[0].part(chosen.tolist()), kept[1]
     (found,) = linear_segmentation(
         backbone,
         train,

@@ -14,7 +14,7 @@ import torch
 
 from cyborgs.evaluation.contract import Context, Result
 from cyborgs.evaluation.photos.label_free import label_free
-from cyborgs.evaluation.photos.pooled import all_vote, class_shares, collapsed, counts_of, numbers_of, unknown_classes
+from cyborgs.evaluation.photos.pooled import all_vote, class_shares, collapsed, counts_of, unknown_classes
 from cyborgs.evaluation.photos.voting import nearest_rows, votes
 from cyborgs.evaluation.sets.classified import ClassifiedData, open_folders
 from cyborgs.evaluation.settings.photos import KnnSettings
@@ -39,7 +39,7 @@ def evaluate(backbone: Backbone, data: ClassifiedData, settings: KnnSettings, co
         UserError: the features hold NaN.
     """
     layer = settings.layer or backbone.layers[-1]
-    chosen = numbers_of(data, context)
+    chosen = data.chosen(context.share, context.seed)
     square = Extraction(layer, Square(settings.size))
     train, test = features_of(backbone, [data.train.photos, data.test.photos], square, context)
     device = next(backbone.parameters()).device

@@ -7,24 +7,22 @@ rank. None of them knows what a photo shows: they find a collapse, and rank netw
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
 
-from cyborgs.data.images import Images, PhotoFiles
+from cyborgs.data.images import PhotoFiles
 from cyborgs.data.listing import list_images
 from cyborgs.errors import UserError
 from cyborgs.evaluation.contract import Context, Result
 from cyborgs.evaluation.photos.label_free import label_free
 from cyborgs.evaluation.photos.pooled import collapsed
-from cyborgs.evaluation.sets.class_lists import must_exist
-from cyborgs.evaluation.sets.splits import fingerprint, first_of
+from cyborgs.evaluation.sets.labelled import Labelled, Split, check_once
+from cyborgs.evaluation.sets.lists import must_exist
+from cyborgs.evaluation.sets.splits import first_of
 from cyborgs.evaluation.settings.photos import LabelFreeSettings
 from cyborgs.features.cache import Extraction, features_of
 from cyborgs.features.transforms import Square
@@ -39,26 +37,7 @@ _CHOSEN: Final = 57
 """Stream for the draw of the photos (``splits.first_of``)."""
 
 
-@dataclass(frozen=True)
-class UnlabelledData:
-    """Photos to be judged by; nothing is learnt."""
-
-    test: Images
-    left_out: Mapping[str, int] = field(default_factory=dict)
-    """Files that are not used, by reason."""
-
-    @property
-    def counts(self) -> Mapping[str, int]:
-        """``train``, always 0, ``test``, and ``skipped: REASON``."""
-        return {"train": 0, "test": len(self.test), **{f"skipped: {why}": n for why, n in self.left_out.items()}}
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """See ``splits.fingerprint``."""
-        return fingerprint({"test": self.test}, [])
-
-
-def open_data(data: str, settings: LabelFreeSettings, seed: int, data_set: str = "") -> UnlabelledData:
+def open_data(data: str, settings: LabelFreeSettings, seed: int, data_set: str = "") -> Split[Labelled]:
     """The photos of any folder, those of its subfolders too, or of a text list; ``settings.images`` of them.
 
     Raises:
@@ -67,9 +46,7 @@ def open_data(data: str, settings: LabelFreeSettings, seed: int, data_set: str =
     listing = list_images(data)
     photos = [Path(listing.root) / name for name in listing.names]
     must_exist(Path(data), photos, "")
-    twice = [photo for photo, n in Counter(photos).items() if n > 1]
-    if twice:
-        raise UserError(f"{data}: {twice[0]} is listed twice ({len(twice)} such photos).")
+    check_once(data, photos)
     if len(photos) < 2:
         raise UserError(f"{data}: has one photo alone. Give two at least, since they are compared with each other.")
     chosen = first_of(len(photos), settings.images, seed, _CHOSEN)
@@ -78,19 +55,18 @@ def open_data(data: str, settings: LabelFreeSettings, seed: int, data_set: str =
         "links and folders that cannot be followed": len(listing.skipped),
         "photos beyond --images": len(photos) - len(chosen),
     }
-    return UnlabelledData(
-        PhotoFiles(tuple(photos[i] for i in chosen.tolist())), {why: n for why, n in left_out.items() if n}
-    )
+    every = Labelled(PhotoFiles(tuple(photos)), np.zeros((len(photos), 0), np.int8))
+    return Split(every.part(()), every.part(chosen), {why: n for why, n in left_out.items() if n})
 
 
-def evaluate(backbone: Backbone, data: UnlabelledData, settings: LabelFreeSettings, context: Context) -> Result:
+def evaluate(backbone: Backbone, data: Split[Labelled], settings: LabelFreeSettings, context: Context) -> Result:
     """Evenness, uniformity, alignment, effective rank of the photos.
 
     Raises:
         UserError: the features hold NaN.
     """
     layer = settings.layer or backbone.layers[-1]
-    photos = data.test
+    photos = data.test.photos
     (found,) = features_of(backbone, [photos], Extraction(layer, Square(settings.size)), context)
     unit = unit_rows(torch.from_numpy(found).to(next(backbone.parameters()).device))
     judged = Pairs(closeness(unit).cpu().numpy())

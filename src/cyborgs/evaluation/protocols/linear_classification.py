@@ -19,15 +19,17 @@ from torch import Tensor, nn
 
 from cyborgs.errors import NotFiniteError, UserError
 from cyborgs.evaluation.contract import Context, Result
-from cyborgs.evaluation.photos.logistic import LogisticFit, fit_logistic
-from cyborgs.evaluation.photos.pooled import class_shares, collapsed, counts_of, numbers_of, unknown_classes
-from cyborgs.evaluation.sets.classified import ClassifiedData, ClassifiedSet, open_folders
+from cyborgs.evaluation.photos.fits import Fit
+from cyborgs.evaluation.photos.logistic import fit_logistic
+from cyborgs.evaluation.photos.pooled import class_shares, collapsed, counts_of, unknown_classes
+from cyborgs.evaluation.sets.classified import ClassifiedData, open_folders
 from cyborgs.evaluation.settings.photos import LinearClassificationSettings
 from cyborgs.evaluation.training.config import FineTuneConfig
+from cyborgs.evaluation.training.crops import Crops
 from cyborgs.evaluation.training.finetune import Objective, fine_tune
 from cyborgs.features.cache import Extraction, features_of
-from cyborgs.features.extraction import UInt8, frozen
-from cyborgs.features.transforms import Square, drawn_crop
+from cyborgs.features.extraction import frozen
+from cyborgs.features.transforms import Square
 from cyborgs.metrics.judged import Hits
 from cyborgs.models.weights import weights_hash
 from cyborgs.ops.normalise import unit_rows
@@ -77,21 +79,6 @@ class Head(Objective):
         return [{"params": list(self.linear.parameters()), "lr_scale": head_lr_factor}]
 
 
-class Crops:
-    """Training photos as crops and mirrors, with their class."""
-
-    def __init__(self, photos: ClassifiedSet, size: int) -> None:
-        self.photos = photos
-        self.size = size
-
-    def __len__(self) -> int:
-        return len(self.photos)
-
-    def sample(self, i: int, draw: np.random.Generator) -> tuple[UInt8, NDArray[Any]]:
-        """Photo i's crop and class."""
-        return drawn_crop(self.photos.read(i), self.size, draw), np.array(self.photos.labels[i], np.int64)
-
-
 def evaluate(
     backbone: Backbone, data: ClassifiedData, settings: LinearClassificationSettings, context: Context
 ) -> Result:
@@ -101,7 +88,7 @@ def evaluate(
         UserError: fewer than two classes to learn, or the features hold NaN.
     """
     layer = settings.layer or backbone.layers[-1]
-    chosen = numbers_of(data, context)
+    chosen = data.chosen(context.share, context.seed)
     labels, truth, classes = data.train.labels[chosen], data.test.labels, len(data.train.classes)
     if len(np.unique(labels)) < 2:
         raise UserError("the training photos have one class alone: there is nothing to tell apart.")
@@ -147,11 +134,11 @@ def _logistic(
     return fit.scores, collapsed(train) + _of_fit(fit, settings), {"chosen_cost": fit.cost}
 
 
-def _of_fit(fit: LogisticFit, settings: LinearClassificationSettings) -> list[str]:
+def _of_fit(fit: Fit, settings: LinearClassificationSettings) -> list[str]:
     told = []
     if fit.unconverged:
         told.append(f"{fit.unconverged} of {fit.fits} logistic regressions did not converge (ConvergenceWarning).")
-    if not fit.accuracies and len(settings.costs) > 1:
+    if not fit.means and len(settings.costs) > 1:
         told.append(f"no class has two training photos: C = {fit.cost} was taken, not chosen.")
     elif len(settings.costs) > 1 and fit.cost in (min(settings.costs), max(settings.costs)):
         told.append(f"the chosen C = {fit.cost} lies at the end of the grid: another one might do better.")
@@ -169,7 +156,7 @@ def _sgd(
     # Before the training: it also finds what cannot be read.
     how = Extraction(layer, Square(settings.size))
     (test,) = features_of(backbone, [data.test.photos], how, context)
-    part = data.share(context.share, context.seed) if context.share < 1 else data.train
+    part = data.share(context.share, context.seed)
     head = Head(backbone, layer, len(data.train.classes), context.seed)
     training = FineTuneConfig(
         epochs=settings.epochs,

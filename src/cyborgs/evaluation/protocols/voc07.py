@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from cyborgs.errors import UserError
 from cyborgs.evaluation.contract import Context, Result
+from cyborgs.evaluation.photos.fits import Fit
 from cyborgs.evaluation.photos.pooled import counts_of
-from cyborgs.evaluation.photos.svm import ClassFit, fit_classes
+from cyborgs.evaluation.photos.svm import fit_classes
 from cyborgs.evaluation.sets.voc_lists import CLASSES, VocData, by_name, open_voc, without_test_images
 from cyborgs.evaluation.settings.photos import Voc07Settings
 from cyborgs.features.cache import Extraction, Float32, features_of
@@ -67,7 +68,7 @@ def evaluate(backbone: Backbone, data: VocData, settings: Voc07Settings, context
     """
     layer = settings.layer or backbone.layers[-1]
     costs = settings.costs or COSTS[settings.variant]
-    chosen = data.share(context.share, context.seed)
+    chosen = data.chosen(context.share, context.seed)
     labels = data.train.labels[chosen]
     few = few_of(labels, settings)
     if len(few) == len(CLASSES):
@@ -124,9 +125,7 @@ def few_of(labels: NDArray[np.int8], settings: Voc07Settings) -> list[str]:
     return found
 
 
-def _warnings(
-    few: Sequence[str], fits: Sequence[ClassFit | None], per_class: Mapping[str, float], folds: int
-) -> list[str]:
+def _warnings(few: Sequence[str], fits: Sequence[Fit | None], per_class: Mapping[str, float], folds: int) -> list[str]:
     told = []
     if few:
         told.append(

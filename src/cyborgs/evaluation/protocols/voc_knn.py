@@ -43,7 +43,7 @@ def evaluate(backbone: Backbone, data: VocData, settings: VocKnnSettings, contex
         UserError: no class has a training image, or the features hold NaN.
     """
     layer = settings.layer or backbone.layers[-1]
-    chosen = data.share(context.share, context.seed)
+    chosen = data.chosen(context.share, context.seed)
     labels = data.train.labels[chosen] > 0
     used = np.flatnonzero(labels.any(axis=0))
     if not len(used):

@@ -3,82 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from cyborgs.data.images import Images, PhotoFiles
+from cyborgs.data.images import PhotoFiles
 from cyborgs.data.listing import list_images
 from cyborgs.errors import UserError
-from cyborgs.evaluation.sets.class_lists import lines, listed, must_exist
+from cyborgs.evaluation.sets.labelled import Classified, Split, check_apart, check_once
 from cyborgs.evaluation.sets.layouts import TESTS, parts_of_layouts
-from cyborgs.evaluation.sets.splits import counted, fingerprint, stratified
+from cyborgs.evaluation.sets.lists import lines, listed, must_exist
+from cyborgs.evaluation.sets.splits import stratified
 
-UInt8 = NDArray[np.uint8]
-_SHARE: Final = 60
-_HALF: Final = 61  # streams of numpy_generator(seed, "evaluation", ...)
-
-
-@dataclass(frozen=True)
-class ClassifiedSet:
-    """Photos with a class each. ``read(i)`` decodes one; nothing is kept."""
-
-    photos: Images
-    labels: NDArray[np.int64]
-    """(N,): the class of each photo, its number in ``classes``."""
-    classes: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.photos)
-
-    def read(self, i: int) -> UInt8:
-        """Photo i, uint8 (H, W, 3). Raises ``data.decode.UnreadableImage`` naming the file."""
-        return self.photos.read(i)
-
-    def name(self, i: int) -> str:
-        """What messages call photo i."""
-        return self.photos.name(i)
-
-    def part(self, numbers: Iterable[int]) -> ClassifiedSet:
-        """The photos of these numbers, in their order."""
-        chosen = list(numbers)
-        return ClassifiedSet(self.photos.subset(chosen), self.labels[np.array(chosen, np.int64)], self.classes)
-
-
-@dataclass(frozen=True)
-class ClassifiedData:
-    """Photos to learn from and photos to be judged by."""
-
-    train: ClassifiedSet
-    test: ClassifiedSet
-    left_out: Mapping[str, int] = field(default_factory=dict)
-    """Files that are not used, by reason."""
-    notes: tuple[str, ...] = ()
-    """What a reader of the result must know: a split of our own, classes without test photos."""
-
-    @property
-    def counts(self) -> Mapping[str, int]:
-        """``train``, ``test``, ``classes``, and ``skipped: REASON``."""
-        return counted(len(self.train), len(self.test), len(self.train.classes), self.left_out)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """See ``splits.fingerprint``; of classes and the split too."""
-        return fingerprint(
-            {"train": self.train.photos, "test": self.test.photos},
-            [*self.train.classes, self.train.labels.tobytes().hex(), self.test.labels.tobytes().hex()],
-        )
-
-    def share(self, share: float, seed: int) -> ClassifiedSet:
-        """A stratified part of the training photos; see ``splits.stratified``."""
-        if share == 1:
-            return self.train
-        return self.train.part(stratified(self.train.labels, share, seed, _SHARE).tolist())
+ClassifiedData = Split[Classified]
+Found = tuple[list[Path], list[str]]
+"""Photos, and the name of each one's class."""
+_HALF: Final = 61
+"""Stream of numpy_generator(seed, "evaluation", ...)."""
 
 
 def open_folders(data: str, seed: int) -> ClassifiedData:
@@ -104,20 +47,23 @@ def open_folders(data: str, seed: int) -> ClassifiedData:
     root = Path(data)
     if not root.is_dir():
         raise UserError(f"{data}: no such folder. Give one with a subfolder of photos for each class.")
-    other = next((root / f"{name}.txt" for name in TESTS if (root / f"{name}.txt").is_file()), None)
-    if (root / "train.txt").is_file() and other is not None:
-        return _from_lists(root / "train.txt", other)
-    split = next((root / name for name in TESTS if (root / name).is_dir()), None)
-    if (root / "train").is_dir() and (split is not None or _holds_folders(root / "train")):
-        annotations = root / "val" / "val_annotations.txt"
-        if annotations.is_file():
-            return _tiny_imagenet(root / "train", annotations)
-        if split is None:
-            raise UserError(
-                f"{data}: has train/, but neither val/ nor test/ beside it. Add one, or give the class folders."
-            )
-        return _both(root / "train", split)
-    return _halves(root, seed)
+    left_out: Counter[str] = Counter()
+    lists = next((root / f"{name}.txt" for name in TESTS if (root / f"{name}.txt").is_file()), None)
+    if (root / "train.txt").is_file() and lists is not None:
+        first = listed(root / "train.txt", ())
+        return _split(root / "train.txt", first, lists, listed(lists, first[1]), left_out)
+    train, test = root / "train", next((root / name for name in TESTS if (root / name).is_dir()), None)
+    if not train.is_dir() or (test is None and not _holds_folders(train)):
+        return _halves(root, seed, left_out)
+    if test is None:
+        raise UserError(
+            f"{data}: has train/, but neither val/ nor test/ beside it. Add one, or give the class folders."
+        )
+    first = _class_folders(train, left_out)
+    annotations = root / "val" / "val_annotations.txt"
+    if annotations.is_file():
+        return _split(train, first, annotations, _tiny_imagenet(annotations, left_out), left_out)
+    return _split(train, first, test, _class_folders(test, left_out, least=1), left_out)
 
 
 def _holds_folders(train: Path) -> bool:
@@ -128,30 +74,21 @@ def _holds_folders(train: Path) -> bool:
         return False
 
 
-def _both(train: Path, test: Path) -> ClassifiedData:
-    left_out: Counter[str] = Counter()
-    photos, names = _class_folders(train, left_out)
-    judged, test_names = _class_folders(test, left_out, least=1)
-    return _data(train, photos, names, test, judged, test_names, left_out)
-
-
-def _halves(root: Path, seed: int) -> ClassifiedData:
-    left_out: Counter[str] = Counter()
+def _halves(root: Path, seed: int, left_out: Counter[str]) -> ClassifiedData:
     photos, names = _class_folders(root, left_out)
     few = [name for name, n in Counter(names).items() if n < 2]
     if few:
         raise UserError(
             f"{root / few[0]}: need at least two photos of each class (one to learn from, one to be judged)."
         )
-    classes = _ordered(names)
-    whole = ClassifiedSet(PhotoFiles(tuple(photos)), _numbers(names, classes), classes)
+    whole = _classified(photos, names, _ordered(names))
     first = stratified(whole.labels, 0.5, seed, _HALF)
     rest = np.setdiff1d(np.arange(len(whole)), first)
     note = f"{root} has no split of its own: train and test are halves of each class, drawn from seed {seed}"
-    return ClassifiedData(whole.part(first.tolist()), whole.part(rest.tolist()), dict(left_out), (note,))
+    return Split(whole.part(first), whole.part(rest), dict(+left_out), (note,))
 
 
-def _class_folders(root: Path, left_out: Counter[str], least: int = 2) -> tuple[list[Path], list[str]]:
+def _class_folders(root: Path, left_out: Counter[str], least: int = 2) -> Found:
     """Photos below each subfolder, and their subfolder's name."""
     try:
         classes = sorted(e.name for e in root.iterdir() if e.is_dir() and not e.name.startswith("."))
@@ -174,38 +111,25 @@ def _class_folders(root: Path, left_out: Counter[str], least: int = 2) -> tuple[
             raise UserError(f"{root}: class {name} is empty or cannot be read. {error}") from error
         photos += [root / name / photo for photo in listing.names]
         names += [name] * len(listing.names)
-        _count(left_out, "files that are no photos", listing.other)
-        _count(left_out, "links and folders that cannot be followed", len(listing.skipped))
+        left_out["files that are no photos"] += listing.other
+        left_out["links and folders that cannot be followed"] += len(listing.skipped)
     return photos, names
 
 
-def _count(left_out: Counter[str], reason: str, number: int) -> None:
-    if number:
-        left_out[reason] += number
-
-
-def _tiny_imagenet(train: Path, annotations: Path) -> ClassifiedData:
+def _tiny_imagenet(annotations: Path, left_out: Counter[str]) -> Found:
     """``val_annotations.txt``: name, class and a box a line, divided by tabs."""
-    left_out: Counter[str] = Counter()
-    photos, names = _class_folders(train, left_out)
     folder = annotations.parent / "images"
-    judged: list[Path] = []
-    judged_names: list[str] = []
+    found = []
     for number, line in lines(annotations):
         words = line.split("\t") if "\t" in line else line.split()
         if len(words) < 2:
             raise UserError(f"{annotations}, line {number}: need a photo and its class, got {line!r}.")
-        judged.append(folder / words[0].strip())
-        judged_names.append(words[1].strip())
-    must_exist(annotations, judged, "")
-    _count(left_out, f"photos that {annotations.name} does not name", len(list_images(folder).names) - len(set(judged)))
-    return _data(train, photos, names, annotations, judged, judged_names, left_out)
-
-
-def _from_lists(train: Path, test: Path) -> ClassifiedData:
-    photos, names = listed(train, ())
-    judged, judged_names = listed(test, names)
-    return _data(train, photos, names, test, judged, judged_names, Counter())
+        found.append((folder / words[0].strip(), words[1].strip()))
+    photos = [photo for photo, _ in found]
+    must_exist(annotations, photos, "")
+    unnamed = len(list_images(folder).names) - len(set(photos))
+    left_out[f"photos that {annotations.name} does not name"] += unnamed
+    return photos, [name for _, name in found]
 
 
 def _ordered(names: Iterable[str]) -> tuple[str, ...]:
@@ -214,20 +138,14 @@ def _ordered(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(every, key=int) if all(n.isdecimal() for n in every) else sorted(every))
 
 
-def _numbers(names: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
+def _classified(photos: Sequence[Path], names: Sequence[str], classes: tuple[str, ...]) -> Classified:
     number = {name: c for c, name in enumerate(classes)}
-    return np.array([number[name] for name in names], np.int64)
+    return Classified(PhotoFiles(tuple(photos)), np.array([number[name] for name in names], np.int64), classes)
 
 
-def _data(
-    train: Path,
-    photos: Sequence[Path],
-    names: Sequence[str],
-    test: Path,
-    judged: Sequence[Path],
-    judged_names: Sequence[str],
-    left_out: Counter[str],
-) -> ClassifiedData:
+def _split(train: Path, first: Found, test: Path, second: Found, left_out: Counter[str]) -> ClassifiedData:
+    """Of what was found in ``train`` and in ``test``."""
+    (photos, names), (judged, judged_names) = first, second
     classes = _ordered(names)
     if len(classes) < 2:
         raise UserError(f"{train}: need photos of at least two classes, found {classes[0]} alone.")
@@ -238,18 +156,11 @@ def _data(
             f"{test}: class {unknown[0]} is unknown to {train} ({len(unknown)} such classes). "
             "Both need the same class names."
         )
-    for where, names_there in ((train, photos), (test, judged)):
-        twice = [path for path, n in Counter(names_there).items() if n > 1]
-        if twice:
-            raise UserError(f"{where}: {twice[0]} is listed twice ({len(twice)} such photos).")
-    both = sorted(set(photos) & set(judged))
-    if both:
-        raise UserError(f"{both[0]} is in {train} and in {test}; {len(both)} photos are in both.")
+    check_once(train, photos)
+    check_once(test, judged)
+    check_apart(photos, judged, (train, test))
     lacking = [name for name in classes if name not in present]
     notes = (f"{len(lacking)} classes have no test photo: {', '.join(lacking[:5])}",) if lacking else ()
-    return ClassifiedData(
-        ClassifiedSet(PhotoFiles(tuple(photos)), _numbers(names, classes), classes),
-        ClassifiedSet(PhotoFiles(tuple(judged)), _numbers(judged_names, classes), classes),
-        dict(left_out),
-        notes,
+    return Split(
+        _classified(photos, names, classes), _classified(judged, judged_names, classes), dict(+left_out), notes
     )

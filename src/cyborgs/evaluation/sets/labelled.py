@@ -1,79 +1,34 @@
-"""Photos with a class per pixel: a text list of "photo label" lines, and the reading of both."""
+"""Labelled photos, and their split into those to learn from and those to be judged by: the same for all kinds of labels."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Final, Generic, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cyborgs.data.annotations.png import read_numbers
-from cyborgs.data.images import Images, PhotoFiles
+from cyborgs.data.images import Images
 from cyborgs.errors import UserError
+from cyborgs.evaluation.sets.splits import balanced_order, fingerprint, part_of, stratified
 
 UInt8 = NDArray[np.uint8]
-
-
-def read_label(path: Path) -> UInt8:
-    """The label of each pixel, uint8 (H, W), from a grey or palette PNG (then the index, not the colour).
-
-    Raises UserError naming the file where it cannot be read, holds colours or numbers above 255.
-    """
-    numbers = read_numbers(path)
-    if numbers.max() > 255:
-        raise UserError(f"{path}: holds label {numbers.max()}; 255 is the largest here.")
-    return numbers.astype(np.uint8)
-
-
-class LabelledPhotos(Protocol):
-    """Photos with a class per pixel, by number, as a probe takes them: ``LabelledSet`` and ``PixelSet`` are such."""
-
-    @property
-    def classes(self) -> int:
-        """Labels 0 to ``classes - 1`` are classes."""
-
-    @property
-    def ignore(self) -> int | None:
-        """Label of pixels that count nowhere."""
-
-    def __len__(self) -> int: ...
-
-    def name(self, i: int) -> str:
-        """What messages call photo i."""
-
-    def read(self, i: int) -> UInt8:
-        """Photo i, uint8 (H, W, 3)."""
-
-    def truth(self, i: int) -> UInt8:
-        """Its labels, uint8 (H, W)."""
-
-    def pair(self, i: int) -> tuple[UInt8, UInt8]:
-        """Both. UserError where their sizes differ."""
+Int = NDArray[np.int64]
+_SEVERAL: Final = 56
+_ONE: Final = 60  # streams of numpy_generator(seed, "evaluation", ...) for shares
 
 
 @dataclass(frozen=True)
-class LabelledSet:
-    """Photos and their label maps. ``read(i)`` and ``truth(i)`` decode one; nothing is kept."""
+class Labelled:
+    """Photos by number and what is known of each, here which of several classes it holds. Nothing that is read is kept."""
 
     photos: Images
-    labels: tuple[Path, ...]
-    classes: int
-    """Labels 0 to ``classes - 1`` are classes."""
-    ignore: int | None = None
-    """Label of pixels that count nowhere."""
-    names: tuple[str, ...] = ()
-    """Names of the classes, if known."""
-
-    def __post_init__(self) -> None:
-        if len(self.photos) != len(self.labels):
-            raise UserError(f"{len(self.photos)} photos but {len(self.labels)} label maps")
-        if not 2 <= self.classes <= 256:
-            raise UserError(f"classes: need 2 to 256, got {self.classes}")
-        if self.names and len(self.names) != self.classes:
-            raise UserError(f"names: need {self.classes} (one per class), got {len(self.names)}")
+    labels: NDArray[Any]
+    """(N, C): 1 the photo holds the class, -1 it does not, 0 does not count; (N, 0) where nothing is known."""
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -86,61 +41,113 @@ class LabelledSet:
         """Photo i, uint8 (H, W, 3). Raises ``data.decode.UnreadableImage`` naming the file."""
         return self.photos.read(i)
 
-    def truth(self, i: int) -> UInt8:
-        """Label map i, uint8 (H, W). Raises UserError naming the file where a label is no class."""
-        labels = read_label(self.labels[i])
-        known = labels if self.ignore is None else labels[labels != self.ignore]
-        if known.size and known.max() >= self.classes:
-            ignored = "nothing ignored" if self.ignore is None else f"{self.ignore} ignored"
-            raise UserError(
-                f"{self.labels[i]}: holds label {known.max()}; classes are 0 to {self.classes - 1}, {ignored}."
-            )
-        return labels
+    def part(self, numbers: Iterable[int]) -> Self:
+        """The photos of these numbers, in their order."""
+        chosen = np.fromiter(numbers, np.int64)
+        return replace(self, photos=self.photos.subset(chosen.tolist()), labels=self.labels[chosen])
 
-    def pair(self, i: int) -> tuple[UInt8, UInt8]:
-        """Photo i and its label map. Raises UserError naming both files where their sizes differ."""
-        image, labels = self.read(i), self.truth(i)
-        if image.shape[:2] != labels.shape:
-            raise UserError(
-                f"{self.name(i)} has {image.shape[1]} x {image.shape[0]} pixels, but its label map "
-                f"{self.labels[i]} has {labels.shape[1]} x {labels.shape[0]}."
-            )
-        return image, labels
+    def drawn(self, share: float, seed: int) -> Int:
+        """Numbers, rising, of a part that is drawn from the seed; a smaller share lies in a larger.
+
+        round(share x photos), at least one, of which each class keeps its share (``splits.balanced_order``).
+        """
+        return balanced_share(self.labels == 1, share, seed, _SEVERAL)
+
+    def class_count(self) -> int:
+        """How many classes there are, where each photo or pixel has one; else 0."""
+        return 0
+
+    def label_files(self) -> tuple[Path, ...]:
+        """Files that hold the labels of single photos, each once."""
+        return ()
+
+    def identity(self) -> list[str]:
+        """What tells the labels from others, beside photos and label files."""
+        return [self.labels.tobytes().hex()]
 
 
-def _words(line: str, where: str) -> tuple[str, str]:
-    words = line.split("\t") if "\t" in line else line.split()
-    if len(words) != 2:
-        raise UserError(
-            f"{where}: need 'photo label' (divided by a tab where names hold blanks), got {line.strip()!r}."
+@dataclass(frozen=True)
+class Classified(Labelled):
+    """Photos with a class each: ``labels`` are numbers of ``classes``, int64 (N,)."""
+
+    classes: tuple[str, ...]
+
+    def drawn(self, share: float, seed: int) -> Int:
+        """As of ``Labelled``, of each class its share, one at least (``splits.stratified``)."""
+        return stratified(self.labels, share, seed, _ONE)
+
+    def class_count(self) -> int:
+        """Of ``classes``."""
+        return len(self.classes)
+
+    def identity(self) -> list[str]:
+        """Names of the classes too."""
+        return [*self.classes, *super().identity()]
+
+
+def balanced_share(present: NDArray[np.bool_], share: float, seed: int, stream: int) -> Int:
+    """Numbers, rising, of a share of photos with classes ``present`` (N, C): the first of a balanced order."""
+    kept = part_of(len(present), share)
+    chosen: Int = np.sort(balanced_order(present, seed, stream)[:kept])
+    return chosen
+
+
+L = TypeVar("L", bound=Labelled)
+
+
+@dataclass(frozen=True)
+class Split(Generic[L]):
+    """Photos to learn from and photos to be judged by."""
+
+    train: L
+    test: L
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Photos and files that are not used, by reason."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the result must know: a split of our own, classes without photos."""
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """``train``, ``test``, ``classes`` where a photo or pixel has one each, and ``skipped: REASON``."""
+        classes = self.test.class_count()
+        return {
+            "train": len(self.train),
+            "test": len(self.test),
+            **({"classes": classes} if classes else {}),
+            **{f"skipped: {reason}": n for reason, n in self.left_out.items()},
+        }
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """See ``splits.fingerprint``: of photos and labels, and of which are for what."""
+        parts = {"train": self.train, "test": self.test}
+        return fingerprint(
+            {name: part.photos for name, part in parts.items()},
+            [text for part in parts.values() for text in part.identity()],
+            {f"{name} labels": part.label_files() for name, part in parts.items()},
         )
-    return words[0].strip(), words[1].strip()
+
+    def chosen(self, share: float, seed: int) -> Int:
+        """Numbers, rising, of the training photos that are a share of the labels."""
+        return np.arange(len(self.train)) if share == 1 else self.train.drawn(share, seed)
+
+    def share(self, share: float, seed: int) -> L:
+        """These photos."""
+        return self.train.part(self.chosen(share, seed))
 
 
-def read_list(path: Path | str, *, classes: int, ignore: int | None = None, names: Sequence[str] = ()) -> LabelledSet:
-    """The set that a text file lists, one "photo label" line each; blank lines and lines that begin with # are skipped.
+def check_once(where: object, photos: Sequence[Path], part: str = "") -> None:
+    """Raises UserError where a photo is listed twice."""
+    twice = [photo for photo, n in Counter(photos).items() if n > 1]
+    if twice:
+        within = f" in {part}" if part else ""
+        raise UserError(f"{where}: {twice[0]} is listed twice{within} ({len(twice)} such photos).")
 
-    Paths are relative to the list's folder, or else to that folder's parent, decided for the whole list by its first
-    photo (CamVid's ``CamVid/train.txt`` says ``CamVid/train/x.jpg``, a demo's ``splits/train.txt`` ``photos/x.jpg``).
-    Every file must exist: raises ValueError naming the first that does not and how many there are.
-    """
-    path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    except OSError as e:
-        raise UserError(f"{path}: the list cannot be read ({e.strerror}).") from e
-    pairs = [
-        _words(line, f"{path}, line {number}")
-        for number, line in enumerate(lines, 1)
-        if line.strip() and not line.lstrip().startswith("#")
-    ]
-    if not pairs:
-        raise UserError(f"{path}: lists no photo.")
-    folder = path.absolute().parent
-    root = next((r for r in (folder, folder.parent) if (r / pairs[0][0]).is_file()), folder)
-    photos, labels = (tuple(root / pair[k] for pair in pairs) for k in (0, 1))
-    missing = [p for p in (*photos, *labels) if not p.is_file()]
-    if missing:
-        looked = f" (looked in {folder} and {folder.parent})" if missing[0] == photos[0] else ""
-        raise UserError(f"{path}: {missing[0]} does not exist{looked}; {len(missing)} files are missing.")
-    return LabelledSet(PhotoFiles(photos), labels, classes, ignore, tuple(names))
+
+def check_apart(
+    first: Sequence[Path], second: Sequence[Path], names: tuple[object, object] = ("train", "test")
+) -> None:
+    """Raises UserError where a photo is in both."""
+    both = sorted(set(first) & set(second))
+    if both:
+        raise UserError(f"{both[0]} is in {names[0]} and in {names[1]}; {len(both)} photos are in both.")

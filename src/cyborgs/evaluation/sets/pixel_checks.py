@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -12,7 +10,8 @@ from numpy.typing import NDArray
 
 from cyborgs.data.annotations.cocostuff import CocoStuffTruth
 from cyborgs.errors import UserError
-from cyborgs.evaluation.sets.pixel_folder import Classes, FolderLayout, Split
+from cyborgs.evaluation.sets.labelled import check_apart, check_once
+from cyborgs.evaluation.sets.pixel_folder import Annotated, Classes, Layout
 
 Bool = NDArray[np.bool_]
 VOID_COLUMN: Final = 256
@@ -21,7 +20,7 @@ _SHOWN: Final = 5
 """Classes that a note names."""
 
 
-def check_ignore(ignore: int, data_set: str, layout: FolderLayout) -> None:
+def check_ignore(ignore: int, data_set: str, layout: Layout) -> None:
     """Raises UserError where the label that counts nowhere is none, or a published layout has another one."""
     if not 0 <= ignore <= 255:
         raise UserError(f"--ignore: need 0 to 255, got {ignore}.")
@@ -29,9 +28,8 @@ def check_ignore(ignore: int, data_set: str, layout: FolderLayout) -> None:
         raise UserError(f"--ignore: {data_set} says itself which pixels count nowhere; leave it out (got {ignore}).")
 
 
-def check_listed(data: str, splits: Mapping[str, Split]) -> None:
+def check_listed(data: str, splits: Mapping[str, Annotated]) -> None:
     """Raises UserError where a split is empty, a photo has no labels, is listed twice or in both splits."""
-    known: dict[str, set[Path]] = {}
     for name, split in splits.items():
         if split.missing:
             first = split.photos[split.missing[0]]
@@ -40,14 +38,8 @@ def check_listed(data: str, splits: Mapping[str, Split]) -> None:
             )
         if not split.photos:
             raise UserError(f"{data}: has no {name} photo.")
-        counts = Counter(split.photos)
-        twice = [photo for photo, n in counts.items() if n > 1]
-        if twice:
-            raise UserError(f"{data}: {twice[0]} is listed twice in {name} ({len(twice)} such photos).")
-        known[name] = set(counts)
-    both = sorted(known["train"] & known["test"])
-    if both:
-        raise UserError(f"{data}: {both[0]} is in train and in test; {len(both)} photos are in both.")
+        check_once(data, split.photos, name)
+    check_apart(splits["train"].photos, splits["test"].photos)
 
 
 def check_labelled(data: str, name: str, survey: Bool) -> None:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import yaml
 
-from cyborgs.data.annotations.folder import FolderTruth
+from cyborgs.data.annotations.folder import FolderTruth, ListedLabels
 from cyborgs.data.annotations.matching import files_below
 from cyborgs.data.annotations.open import open_truth
-from cyborgs.data.annotations.png import read_numbers
-from cyborgs.data.annotations.truth import VOID, Labels, Truth
+from cyborgs.data.annotations.truth import Labels, Truth
 from cyborgs.data.listing import list_images
 from cyborgs.errors import UserError
-from cyborgs.evaluation.sets.class_lists import lines, must_exist
-from cyborgs.evaluation.sets.labelled import read_list
 from cyborgs.evaluation.sets.layouts import LABELS, TESTS
+from cyborgs.evaluation.sets.lists import lines, listed_pairs, must_exist
 
 EXTRA: Final = "label maps without a photo of these splits"
+WITHOUT: Final = "photos that the JSON files do not annotate"
 
 
 class Classes(Protocol):
@@ -36,49 +35,34 @@ class Classes(Protocol):
 
 
 @dataclass(frozen=True)
-class Split:
-    """Photos of a split, and their annotations: those of photo i are number i."""
+class Annotated:
+    """Photos, and their annotations: those of photo i are number i."""
 
     photos: Sequence[Path]
     annotations: Classes
     missing: Sequence[int] = ()
     """Numbers of photos that have none."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Files that are not used, by reason."""
 
 
 @dataclass(frozen=True)
-class FolderLayout:
+class Layout:
     """What a layout says."""
 
-    train: Split
-    test: Split
+    train: Annotated
+    test: Annotated
     classes: int = 0
     """0: one more than the highest label."""
     ignore: int = 255
     names: tuple[str, ...] = ()
-    left_out: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
-class _Listed:
-    """Label PNGs by number, as a list names them."""
-
-    def __init__(self, labels: Sequence[Path], void: int) -> None:
-        self._labels = labels
-        self._void = void
-
-    def place(self, i: int) -> Path:
-        return self._labels[i]
-
-    def classes(self, i: int) -> Labels:
-        numbers = read_numbers(self._labels[i])
-        numbers[numbers == self._void] = VOID
-        return numbers
-
-
-def folder(root: Path, classes: int, ignore: int) -> FolderLayout:
+def folder(root: Path, classes: int, ignore: int) -> Layout:
     """One's own photos and labels; ``val`` is taken before ``test``. Any of:
 
-    - ``train.txt`` and ``val.txt`` or ``test.txt`` with "photo label" lines (``labelled.read_list``).
+    - ``train.txt`` and ``val.txt`` or ``test.txt`` with "photo label" lines (``lists.listed_pairs``).
     - ``images/train``, ``images/val``, and ``labels/train``, ``labels/val`` (or ``annotations/``, ``masks/``).
     - ``train``, ``trainannot``, ``val``, ``valannot``.
     - a YAML file: ``train`` and ``val``, each with ``photos`` (folder or text list) and ``labels`` (a folder of PNGs,
@@ -94,11 +78,9 @@ def folder(root: Path, classes: int, ignore: int) -> FolderLayout:
     classes = _agreed(root / "classes.txt", classes, names)
     for test in TESTS:
         if (root / "train.txt").is_file() and (root / f"{test}.txt").is_file():
-            parts = [read_list(root / f"{part}.txt", classes=256) for part in ("train", test)]
-            splits = [
-                Split([Path(part.name(i)) for i in range(len(part))], _Listed(part.labels, ignore)) for part in parts
-            ]
-            return FolderLayout(splits[0], splits[1], classes, ignore, names)
+            parts = [listed_pairs(root / f"{part}.txt") for part in ("train", test)]
+            first, second = (Annotated(photos, ListedLabels(labels, ignore)) for photos, labels in parts)
+            return Layout(first, second, classes, ignore, names)
         for labels in LABELS:
             if all((root / a / b).is_dir() for a in ("images", labels) for b in ("train", test)):
                 places = [(root / "images" / part, root / labels / part) for part in ("train", test)]
@@ -112,20 +94,19 @@ def folder(root: Path, classes: int, ignore: int) -> FolderLayout:
     )
 
 
-def folders(places: Sequence[tuple[Path, Path]], classes: int, ignore: int, names: tuple[str, ...]) -> FolderLayout:
+def folders(places: Sequence[tuple[Path, Path]], classes: int, ignore: int, names: tuple[str, ...]) -> Layout:
     """Of (folder of photos, folder of their label PNGs), for train and test."""
-    splits, extra = [], 0
+    splits = []
     for photos, labels in places:
         listing = list_images(photos).names
-        truth = FolderTruth(labels, listing, void=ignore)
-        splits.append(split_of(photos, listing, truth))
-        extra += len(files_below(labels, ".png")) - (len(listing) - len(truth.missing))
-    return FolderLayout(splits[0], splits[1], classes, ignore, names, {EXTRA: extra})
+        splits.append(annotated(photos, listing, FolderTruth(labels, listing, void=ignore), labels))
+    return Layout(splits[0], splits[1], classes, ignore, names)
 
 
-def split_of(root: Path, names: Sequence[str], truth: Truth) -> Split:
-    """The photos ``root / name`` and their annotations."""
-    return Split([root / name for name in names], truth, truth.missing)
+def annotated(root: Path, names: Sequence[str], truth: Truth, labels: Path | None = None) -> Annotated:
+    """The photos ``root / name`` and their annotations; ``labels``: a folder whose other PNGs are counted."""
+    extra = 0 if labels is None else len(files_below(labels, ".png")) - (len(names) - len(truth.missing))
+    return Annotated([root / name for name in names], truth, truth.missing, {EXTRA: extra})
 
 
 def _agreed(where: Path, classes: int, names: Sequence[str]) -> int:
@@ -134,7 +115,7 @@ def _agreed(where: Path, classes: int, names: Sequence[str]) -> int:
     return classes or len(names)
 
 
-def _described(path: Path, classes: int, ignore: int) -> FolderLayout:
+def _described(path: Path, classes: int, ignore: int) -> Layout:
     try:
         said = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -147,22 +128,19 @@ def _described(path: Path, classes: int, ignore: int) -> FolderLayout:
     names = said.get("names") or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(f"{path}: names: need a list of class names.")
-    left_out: dict[str, int] = {}
-    parts = [_describedsplit_of(path, part, said[part], ignore, left_out) for part in ("train", test)]
+    parts = [_described_part(path, part, said[part], ignore) for part in ("train", test)]
     known = [found for _, found in parts if found]
     if len(known) == 2 and known[0] != known[1]:
         raise UserError(f"{path}: the labels of train and {test} have other classes: {_difference(*known)}.")
     found = tuple(names) or (known[0] if known else ())
-    return FolderLayout(parts[0][0], parts[1][0], _agreed(path, classes, found), ignore, found, left_out)
+    return Layout(parts[0][0], parts[1][0], _agreed(path, classes, found), ignore, found)
 
 
 def _difference(a: Sequence[str], b: Sequence[str]) -> str:
     return next((f"{x!r} and {y!r}" for x, y in zip(a, b, strict=False) if x != y), f"{len(a)} and {len(b)} of them")
 
 
-def _describedsplit_of(
-    path: Path, part: str, said: Any, ignore: int, left_out: dict[str, int]
-) -> tuple[Split, tuple[str, ...]]:
+def _described_part(path: Path, part: str, said: Any, ignore: int) -> tuple[Annotated, tuple[str, ...]]:
     if not isinstance(said, dict) or set(said) != {"photos", "labels"} or not all(map(_text, said.values())):
         raise UserError(f"{path}: {part}: need photos (a folder or list) and labels (a folder, or KIND:PATH).")
     listing = list_images(path.parent / said["photos"])
@@ -171,17 +149,14 @@ def _describedsplit_of(
         raise UserError(
             f"{path}: {part}: {said['labels']} says itself which pixels count nowhere; leave --ignore out (got {ignore})."
         )
-    split = split_of(Path(listing.root), listing.names, truth)
-    must_exist(path, split.photos, "")
+    found = annotated(Path(listing.root), listing.names, truth)
+    must_exist(path, found.photos, "")
     if truth.kind == "coco" and truth.missing:
         lacking = set(truth.missing)
-        left_out["photos that the JSON files do not annotate"] = len(lacking) + left_out.get(
-            "photos that the JSON files do not annotate", 0
-        )
         kept = [name for i, name in enumerate(listing.names) if i not in lacking]
         truth = open_truth(said["labels"], kept, path.parent, void=ignore)
-        split = split_of(Path(listing.root), kept, truth)
-    return split, truth.class_names
+        found = replace(annotated(Path(listing.root), kept, truth), left_out={WITHOUT: len(lacking)})
+    return found, truth.class_names
 
 
 def _text(value: object) -> bool:

@@ -55,12 +55,6 @@ def _hash(path: Path) -> bytes:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
 
 
-def counted(train: int, test: int, classes: int, left_out: Mapping[str, int]) -> dict[str, int]:
-    """``train``, ``test``, ``classes``, and ``skipped: REASON`` for each reason in ``left_out``."""
-    skipped = {f"skipped: {reason}": n for reason, n in left_out.items()}
-    return {"train": train, "test": test, "classes": classes, **skipped}
-
-
 def part_of(number: int, share: float) -> int:
     """``share x number``, halves up, at least one. Raises UserError unless 0 < share <= 1."""
     if not 0 < share <= 1:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -12,65 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cyborgs.data.annotations.voc import CLASSES as WITH_BACKGROUND
-from cyborgs.data.images import Images, PhotoFiles
+from cyborgs.data.images import PhotoFiles
 from cyborgs.errors import UserError
-from cyborgs.evaluation.sets.splits import balanced_order, fingerprint, first_of, part_of
+from cyborgs.evaluation.sets.labelled import Labelled, Split
+from cyborgs.evaluation.sets.lists import lines
+from cyborgs.evaluation.sets.splits import first_of
 
+VocData = Split[Labelled]
 CLASSES: Final = tuple(WITH_BACKGROUND[1:])
 LISTS: Final = Path("ImageSets/Main")
-_TRAIN, _TEST, _SHARE = 51, 52, 56  # streams of numpy_generator(seed, "evaluation", ...)
-
-
-@dataclass(frozen=True)
-class VocPart:
-    """Photos with all classes' labels."""
-
-    photos: Images
-    labels: NDArray[np.int8]
-    """(N, 20): 1 present, -1 absent, 0 only difficult objects."""
-
-    def __len__(self) -> int:
-        return len(self.photos)
-
-    def read(self, i: int) -> NDArray[np.uint8]:
-        """Photo i, uint8 (H, W, 3). Raises ``data.decode.UnreadableImage`` naming the file."""
-        return self.photos.read(i)
-
-    def take(self, chosen: NDArray[np.int64]) -> VocPart:
-        """The photos of these numbers."""
-        return VocPart(self.photos.subset(chosen.tolist()), self.labels[chosen])
-
-
-@dataclass(frozen=True)
-class VocData:
-    """trainval and test."""
-
-    train: VocPart
-    test: VocPart
-    left_out: Mapping[str, int]
-
-    @property
-    def counts(self) -> Mapping[str, int]:
-        """Photos of both parts, and what was left out."""
-        return {"train": len(self.train), "test": len(self.test), **self.left_out}
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """See ``splits.fingerprint``; of the labels too."""
-        parts = {"train": self.train, "test": self.test}
-        return fingerprint(
-            {name: part.photos for name, part in parts.items()},
-            [part.labels.tobytes().hex() for part in parts.values()],
-        )
-
-    def share(self, share: float, seed: int) -> NDArray[np.int64]:
-        """Numbers of the training photos that a share of the labels is, rising; a smaller share lies in a larger.
-
-        The first of ``splits.balanced_order`` by the classes that are present (label 1).
-        """
-        kept = part_of(len(self.train), share)
-        chosen: NDArray[np.int64] = np.sort(balanced_order(self.train.labels == 1, seed, _SHARE)[:kept])
-        return chosen
+_TRAIN, _TEST = 51, 52  # streams of numpy_generator(seed, "evaluation", ...)
 
 
 def by_name(used: NDArray[np.int64], values: NDArray[np.float64]) -> Mapping[str, float]:
@@ -83,6 +32,32 @@ def without_test_images(names: Sequence[str]) -> list[str]:
     if not names:
         return []
     return [f"no test image has these classes, which are left out of the mean: {', '.join(names)}."]
+
+
+def open_voc(data: str, images: int, seed: int) -> VocData:
+    """trainval and test of VOC 2007, or of a folder of its layout; labels int8 (N, 20).
+
+    Args:
+        data: VOCdevkit/, or VOCdevkit/VOC2007.
+        images: photos of each part that are used, drawn from the seed; 0: all.
+        seed: of the draw.
+
+    Raises:
+        UserError: lists or photos are missing, or contradict each other; says which.
+    """
+    root = _root(data)
+    train, test = _part(root, "trainval"), _part(root, "test")
+    names = [{Path(part.name(i)).stem for i in range(len(part))} for part in (train, test)]
+    both = sorted(names[0] & names[1])
+    if both:
+        raise UserError(f"{root / LISTS}: {both[0]} is in trainval and in test ({len(both)} photos are).")
+    parts, left_out = [], {}
+    for name, stream, part in (("train", _TRAIN, train), ("test", _TEST, test)):
+        if 0 < images < len(part):
+            left_out[f"{name}, not drawn"] = len(part) - images
+            part = part.part(first_of(len(part), images, seed, stream))
+        parts.append(part)
+    return Split(parts[0], parts[1], left_out)
 
 
 def _root(data: str) -> Path:
@@ -110,72 +85,38 @@ def _missing(root: Path, part: str) -> UserError:
     return UserError(f"{where}. VOC 2007's training photos and lists are in VOCtrainval_06-Nov-2007.tar.")
 
 
-def _read_list(path: Path) -> tuple[list[str], list[int]]:
-    """Names and labels of one class's list."""
-    try:
-        lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}). All 20 classes need their list.") from error
-    names, labels = [], []
-    for number, line in enumerate(lines, 1):
+def _read_list(path: Path) -> dict[str, int]:
+    """Label of each name of one class's list."""
+    if not path.is_file():
+        raise UserError(f"{path}: cannot be read (No such file). All {len(CLASSES)} classes need their list.")
+    found: dict[str, int] = {}
+    for number, line in lines(path):
         words = line.split()
-        if not words:
-            continue
         if len(words) != 2 or words[1] not in ("1", "-1", "0"):
-            raise UserError(f"{path}, line {number}: need a photo's name and 1, -1 or 0, got {line.strip()!r}.")
-        names.append(words[0])
-        labels.append(int(words[1]))
-    return names, labels
+            raise UserError(f"{path}, line {number}: need a photo's name and 1, -1 or 0, got {line!r}.")
+        if words[0] in found:
+            raise UserError(f"{path}: lists {words[0]} twice.")
+        found[words[0]] = int(words[1])
+    return found
 
 
-def _part(root: Path, part: str) -> tuple[list[str], VocPart]:
-    if not any((root / LISTS / f"{name}_{part}.txt").is_file() for name in CLASSES):
+def _part(root: Path, part: str) -> Labelled:
+    paths = [root / LISTS / f"{name}_{part}.txt" for name in CLASSES]
+    if not any(path.is_file() for path in paths):
         raise _missing(root, part)
-    first: list[str] = []
     columns = []
-    for name in CLASSES:
-        path = root / LISTS / f"{name}_{part}.txt"
-        names, labels = _read_list(path)
-        if not first:
-            first = names
-            twice = sorted({n for n in names if names.count(n) > 1}) if len(set(names)) < len(names) else []
-            if not names or twice:
-                raise UserError(f"{path}: lists {f'{twice[0]} twice' if twice else 'no photo'}.")
-        if names != first:
-            odd = next((a for a, b in zip(names, first, strict=False) if a != b), "their number")
-            raise UserError(
-                f"{path}: lists other photos than {CLASSES[0]}_{part}.txt, or in another order (first: {odd})."
-            )
-        columns.append(labels)
-    photos = tuple(root / "JPEGImages" / f"{name}.jpg" for name in first)
+    names: list[str] = []
+    for path in paths:
+        found = _read_list(path)
+        names = names or list(found)
+        if list(found) != names:
+            odd = next((a for a, b in zip(found, names, strict=False) if a != b), "their number")
+            raise UserError(f"{path}: lists other photos than {paths[0].name}, or in another order (first: {odd}).")
+        columns.append(list(found.values()))
+    photos = tuple(root / "JPEGImages" / f"{name}.jpg" for name in names)
     absent = [photo for photo in photos if not photo.is_file()]
     if absent:
         raise UserError(
             f"{absent[0]}: is in the lists of {part}, but there is no such photo; {len(absent)} are missing."
         )
-    return first, VocPart(PhotoFiles(photos), np.array(columns, np.int8).T.copy())
-
-
-def open_voc(data: str, images: int, seed: int) -> VocData:
-    """trainval and test of VOC 2007, or of a folder of its layout.
-
-    Args:
-        data: VOCdevkit/, or VOCdevkit/VOC2007.
-        images: photos of each part that are used, drawn from the seed; 0: all.
-        seed: of the draw.
-
-    Raises:
-        UserError: lists or photos are missing, or contradict each other; says which.
-    """
-    root = _root(data)
-    found = [_part(root, part) for part in ("trainval", "test")]
-    both = sorted(set(found[0][0]) & set(found[1][0]))
-    if both:
-        raise UserError(f"{root / LISTS}: {both[0]} is in trainval and in test ({len(both)} photos are).")
-    parts, left_out = [], {}
-    for name, stream, (_, part) in zip(("train", "test"), (_TRAIN, _TEST), found, strict=True):
-        if 0 < images < len(part):
-            left_out[f"skipped: {name}, not drawn"] = len(part) - images
-            part = part.take(first_of(len(part), images, seed, stream))
-        parts.append(part)
-    return VocData(parts[0], parts[1], left_out)
+    return Labelled(PhotoFiles(photos), np.array(columns, np.int8).T.copy())

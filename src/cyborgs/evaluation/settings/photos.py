@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cyborgs.evaluation.training.config import FineTuneConfig, positive
+from cyborgs.evaluation.training.config import FineTuneConfig, at_least, positive, within
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,8 @@ class Voc07Settings:
     """Which map is pooled; empty: the network's last."""
 
     def __post_init__(self) -> None:
-        positive("costs", self.costs)
-        if self.folds < 2:
-            raise ValueError(f"folds: need at least 2, got {self.folds}")
-        if self.images < 0:
-            raise ValueError(f"images: need at least 0, got {self.images}")
+        positive(self, "costs")
+        within(self, at_least(2, "folds") | at_least(0, "images"))
 
 
 @dataclass(frozen=True)
@@ -49,8 +46,7 @@ class KnnSettings:
     def __post_init__(self) -> None:
         if not self.neighbours or min(self.neighbours) < 1:
             raise ValueError(f"neighbours: need numbers of at least 1, got {self.neighbours}")
-        positive("temperature", (self.temperature,))
-        positive("size", (self.size,))
+        positive(self, "temperature", "size")
 
 
 @dataclass(frozen=True)
@@ -67,7 +63,7 @@ class LabelFreeSettings:
     def __post_init__(self) -> None:
         if not 2 <= self.images <= 5000:
             raise ValueError(f"images: need 2 to 5000 (all pairs are held at once), got {self.images}")
-        positive("size", (self.size,))
+        positive(self, "size")
 
 
 @dataclass(frozen=True)
@@ -79,8 +75,7 @@ class VocKnnSettings(KnnSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.images < 0:
-            raise ValueError(f"images: need at least 0, got {self.images}")
+        within(self, at_least(0, "images"))
 
 
 @dataclass(frozen=True)
@@ -103,11 +98,9 @@ class LinearClassificationSettings:
     """Which map is pooled; empty: the network's last."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "lr", "batch_size", "size"):
-            positive(name, (getattr(self, name),))
+        positive(self, "epochs", "lr", "batch_size", "size", "costs")
         if not self.costs:
             raise ValueError("costs: need at least one")
-        positive("costs", self.costs)
 
 
 @dataclass(frozen=True)
@@ -135,7 +128,6 @@ class ClassificationSettings:
         for name in ("rates", "head_factors"):
             if not getattr(self, name):
                 raise ValueError(f"{name}: need at least one")
-            positive(name, getattr(self, name))
-        positive("size", (self.size,))
+        positive(self, "rates", "head_factors", "size")
         if self.training.batch_size < 2:
             raise ValueError("training.batch_size: need at least 2 (BatchNorm has no statistics of one image)")

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cyborgs.evaluation.training.config import FineTuneConfig, positive
-
-
-def _within(settings: object, ranges: Mapping[str, tuple[float, float]]) -> None:
-    """Raise ValueError, which names the field, unless each is in its range, ends included."""
-    for name, (low, high) in ranges.items():
-        if not low <= getattr(settings, name) <= high:
-            raise ValueError(f"{name}: need {low} to {high}, got {getattr(settings, name)}")
+from cyborgs.evaluation.training.config import FineTuneConfig, at_least, positive, within
 
 
 @dataclass(frozen=True)
@@ -30,13 +22,7 @@ class LabelMapSettings:
     """Test photos that are used, drawn from the seed; 0: all."""
 
     def __post_init__(self) -> None:
-        _within(
-            self,
-            {
-                **dict.fromkeys(("classes", "ignore"), (0, 255)),
-                **dict.fromkeys(("images", "test_images"), (0, 1 << 40)),
-            },
-        )
+        within(self, dict.fromkeys(("classes", "ignore"), (0, 255)) | at_least(0, "images", "test_images"))
 
 
 @dataclass(frozen=True)
@@ -69,13 +55,9 @@ class SegmentationSettings(LabelMapSettings):
     """The training."""
 
     def __post_init__(self) -> None:
-        ranges = {
-            "crop": (16, 1 << 14),
-            "max_class_share": (0, 1),
-            "slide_stride": (0, self.crop),  # so that no pixel is passed over
-        }
         super().__post_init__()
-        _within(self, ranges)
+        # A stride of the crop at most, so that no pixel is passed over.
+        within(self, {"crop": (16, 1 << 14), "max_class_share": (0, 1), "slide_stride": (0, self.crop)})
         for name in ("resize", "test_resize"):
             box = getattr(self, name)
             if box != (0, 0) and not box[0] >= box[1] >= 1:
@@ -98,7 +80,7 @@ class FcnSettings(SegmentationSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         least = 2 * self.output_stride  # two cells of the last map: BatchNorm needs more than one
-        _within(self, {"crop": (least, 1 << 14), "head_channels": (2, 1 << 14), "auxiliary_weight": (0, 1000)})
+        within(self, {"crop": (least, 1 << 14), "head_channels": (2, 1 << 14), "auxiliary_weight": (0, 1000)})
 
 
 @dataclass(frozen=True)
@@ -124,9 +106,8 @@ class DenseProbeSettings(LabelMapSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive("epochs", (self.epochs,))
-        if min(self.min_steps, self.short_side) < 0:
-            raise ValueError(f"min_steps, short_side: need at least 0, got {self.min_steps}, {self.short_side}")
+        positive(self, "epochs")
+        within(self, at_least(0, "min_steps", "short_side"))
 
 
 @dataclass(frozen=True)
@@ -153,4 +134,4 @@ class ClusteringSettings(LabelMapSettings):
             raise ValueError(f"clusters: need 2 to 256 (a label map is 8-bit), got {self.clusters}")
         if self.side < 0 or (self.crop and not self.side):
             raise ValueError(f"side: need a number above 0 where crop is set, else at least 0, got {self.side}")
-        positive("linear_epochs", (self.linear_epochs,))
+        positive(self, "linear_epochs")

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 
-def positive(name: str, values: Sequence[float]) -> None:
-    """Raise ValueError, which names the field, unless all are finite and above 0."""
-    if not all(0 < value < float("inf") for value in values):
-        raise ValueError(f"{name}: need positive numbers, got {', '.join(map(str, values))}")
+def positive(settings: object, *names: str, where: str = "") -> None:
+    """Raise ValueError, which names the field, unless each is a finite number above 0, or holds such alone."""
+    for name in names:
+        value = getattr(settings, name)
+        if not all(0 < one < float("inf") for one in (value if isinstance(value, tuple) else (value,))):
+            raise ValueError(f"{where}{name}: need positive numbers, got {value}")
+
+
+def within(settings: object, ranges: Mapping[str, tuple[float, float]], where: str = "") -> None:
+    """Raise ValueError, which names the field, unless each is finite and in its range, ends included."""
+    for name, (low, high) in ranges.items():
+        value = getattr(settings, name)
+        if not (low <= value <= high and value < float("inf")):
+            need = f"at least {low}" if high == float("inf") else f"{low} to {high}"
+            raise ValueError(f"{where}{name}: need {need}, got {value}")
+
+
+def at_least(low: float, *names: str) -> dict[str, tuple[float, float]]:
+    """Ranges without an upper end."""
+    return dict.fromkeys(names, (low, float("inf")))
 
 
 @dataclass(frozen=True)
@@ -45,15 +61,9 @@ class FineTuneConfig:
     """Steps between checkpoints, from which the same command goes on."""
 
     def __post_init__(self) -> None:
-        for name in ("lr", "head_lr_factor", "gamma"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"training.{name}: need a positive number, got {getattr(self, name)}")
-        for name in ("momentum", "weight_decay", "min_lr"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"training.{name}: need a number of at least 0, got {getattr(self, name)}")
-        for name in ("batch_size", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"training.{name}: need at least 1, got {getattr(self, name)}")
+        positive(self, "lr", "head_lr_factor", "gamma", where="training.")
+        least = at_least(0, "momentum", "weight_decay", "min_lr") | at_least(1, "batch_size", "checkpoint_every")
+        within(self, least, "training.")
         if self.iterations < 0 or self.epochs < (0 if self.iterations else 1):
             raise ValueError(f"training.epochs: need at least 1 (or training.iterations), got {self.epochs}")
         if list(self.milestones) != sorted(self.milestones) or not all(0 < m <= 1 for m in self.milestones):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import final
+from typing import NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -16,10 +16,27 @@ from cyborgs.methods.figures import cluster_figures, embedding_figures
 from cyborgs.methods.method import JointMethod
 from cyborgs.models.backbone import Backbone
 from cyborgs.models.fusion import concatenate_at
-from cyborgs.models.heads import MLPHead, embed_valid, valid_rows
+from cyborgs.models.heads import MLPHead
 from cyborgs.models.momentum import momentum_at, target_of, update_target
 from cyborgs.ops import region_pool, resample, sample_regions
-from cyborgs.structures import Batch, EpochPlan, StepOutput, StepSeed
+from cyborgs.structures import Batch, EpochPlan, StepOutput, StepSeed, View
+from cyborgs.views.config import ViewSpec
+
+
+class Regions(NamedTuple):
+    """The sampled regions of one view of B images, R slots an image."""
+
+    ids: Tensor
+    """int64 (B, R): a label, or -1 in a slot without a region."""
+    predictions: Tensor
+    """(B, R, D) of the online network, with gradient; zeros in a slot without a region."""
+    projections: Tensor
+    """(B, R, D) of the target network, without gradient; zeros in a slot without a region."""
+
+    @property
+    def valid(self) -> Tensor:
+        """bool (B, R): the slots with a region."""
+        return self.ids >= 0
 
 
 @final
@@ -28,12 +45,12 @@ class Cyborgs(JointMethod):
 
     joint = frozenset({"contrast"})
 
-    def __init__(self, config: CyborgsConfig, backbone: Backbone, size: int, grid: int) -> None:
+    def __init__(self, config: CyborgsConfig, backbone: Backbone, views: ViewSpec) -> None:
         super().__init__()
         self.config: CyborgsConfig = config
         self.backbone = backbone
-        self.size = size
-        self.grid = grid
+        self.size = views.size
+        self.grid = views.grid
         self.fused = config.fused_layers or backbone.default_layers()
         self.clustered = config.clustered_layers or (backbone.default_clustered(),)
         width = sum(backbone.widths[layer] for layer in self.fused)
@@ -44,11 +61,12 @@ class Cyborgs(JointMethod):
 
     def training_step(self, batch: Batch, plan: EpochPlan, seed: StepSeed, *, measure: bool = False) -> StepOutput:
         """``contrast`` and ``cluster`` as the plan asks; the forward pass stops at the last layer that is needed."""
+        sampled = self._sample(batch) if "contrast" in plan.losses else []
         online, target = self._maps(batch, plan)
         losses: dict[str, Tensor] = {}
         metrics: dict[str, Tensor] = {}
-        if "contrast" in plan.losses:
-            found = self.joint_losses(*self._embed(batch, online, target), plan, measure=measure)
+        if sampled:
+            found = self._contrast(self._regions(batch, sampled, online, target), measure)
             losses |= found.losses
             metrics |= found.metrics
         if "cluster" in plan.losses:
@@ -56,35 +74,28 @@ class Cyborgs(JointMethod):
         return StepOutput(losses, metrics)
 
     def embed(self, batch: Batch, plan: EpochPlan) -> tuple[list[Tensor], list[Tensor]]:
-        """Predictions of both views; their target projections (B, R, D) and region ids (B, R)."""
-        return self._embed(batch, *self._maps(batch, plan))
+        """Predictions of the views (B, R, D); then of each view its ids (B, R) and target projections (B, R, D)."""
+        views = self._regions(batch, self._sample(batch), *self._maps(batch, plan))
+        return [view.predictions for view in views], [x for view in views for x in (view.ids, view.projections)]
 
     def joint_losses(
         self, online: Sequence[Tensor], fixed: Sequence[Tensor], plan: EpochPlan, *, measure: bool = False
     ) -> StepOutput:
         """``contrast``: Eq. 2 over all images that are given, and those of the other processes."""
-        ids = fixed[2:]
-        terms = mask_contrastive_terms(
-            *online, *fixed, temperature=self.config.temperature, normalise=self.config.normalise
-        )
-        metrics = {
-            "contrast/matched": terms["matched"],
-            "contrast/matched_mean": terms["matched_mean"],
-            "contrast/regions": torch.stack([(i >= 0).sum(dim=1).float().mean() for i in ids]).mean(),
-        }
-        if measure:
-            metrics |= embedding_figures(online, fixed[:2], [i >= 0 for i in ids])
-        return StepOutput({"contrast": terms["loss"]}, metrics)
+        views = zip(fixed[::2], online, fixed[1::2], strict=True)
+        return self._contrast([Regions(*view) for view in views], measure)
 
     def remaining_step(
         self, batch: Batch, plan: EpochPlan, seed: StepSeed, *, measure: bool = False
     ) -> tuple[list[Tensor], StepOutput]:
         """Predictions with gradient, and ``cluster`` where it is planned: for it alone the target runs again."""
+        sampled = self._sample(batch)
         cluster = "cluster" in plan.losses
         online, target = self._maps(batch, plan, self.clustered if cluster else ())
         metrics: dict[str, Tensor] = {}
         losses = {"cluster": self._cluster(batch, online, target, plan, seed, metrics, measure)} if cluster else {}
-        return self._embed(batch, online, ())[0], StepOutput(losses, metrics)
+        predictions = [self._predict(*view) for view in zip(batch.views, sampled, online, strict=True)]
+        return predictions, StepOutput(losses, metrics)
 
     def after_step(self, progress: float) -> None:
         """xi <- m xi + (1 - m) theta, for backbone and projector."""
@@ -92,9 +103,11 @@ class Cyborgs(JointMethod):
         update_target(self.backbone, self.target_backbone, m)
         update_target(self.projector, self.target_projector, m)
 
-    def _pool(self, maps: dict[str, Tensor], labels: Tensor, ids: Tensor) -> Tensor:
-        """Eq. 1 on the fused map. Layers are pooled one by one: pooling and concatenation commute, and no copy is made."""
-        return torch.cat([region_pool(resample(maps[layer], self.grid), labels, ids) for layer in self.fused], dim=-1)
+    def _pool(self, maps: dict[str, Tensor], view: View, ids: Tensor) -> Tensor:
+        """Eq. 1 on the fused map, (B R, C). Layers are pooled one by one: it commutes with their concatenation."""
+        assert view.labels is not None
+        pooled = [region_pool(resample(maps[layer], self.grid), view.labels, ids) for layer in self.fused]
+        return torch.cat(pooled, dim=-1).flatten(0, 1)
 
     def _maps(
         self, batch: Batch, plan: EpochPlan, target_layers: tuple[str, ...] | None = None
@@ -108,25 +121,63 @@ class Cyborgs(JointMethod):
         with torch.no_grad():
             return online, [self.target_backbone(x, target_layers) for x in images] if target_layers else []
 
-    def _embed(
-        self, batch: Batch, online: Sequence[dict[str, Tensor]], target: Sequence[dict[str, Tensor]]
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """Predictions of each view; target projections (none where ``target`` is empty) and region ids."""
+    def _sample(self, batch: Batch) -> list[Tensor]:
+        """Ids (B, R) of each view's regions: from the label grids alone, before any forward pass."""
         assert batch.label_order is not None
-        predictions, projections, ids = [], [], []
-        for v, (view, maps) in enumerate(zip(batch.views, online, strict=True)):
+        sampled = []
+        for view in batch.views:
             assert view.labels is not None
-            regions = sample_regions(view.labels, batch.label_order, self.config.regions, batch.void)
-            valid = regions >= 0
-            rows = valid_rows(valid)
-            projected = embed_valid(self.projector, self._pool(maps, view.labels, regions), valid, rows)
-            predictions.append(embed_valid(self.predictor, projected, valid, rows))
-            if target:
-                with torch.no_grad():
-                    pooled = self._pool(target[v], view.labels, regions)
-                    projections.append(embed_valid(self.target_projector, pooled, valid, rows))
-            ids.append(regions)
-        return predictions, [*projections, *ids]
+            sampled.append(sample_regions(view.labels, batch.label_order, self.config.regions, batch.void))
+        return sampled
+
+    def _predict(self, view: View, ids: Tensor, maps: dict[str, Tensor]) -> Tensor:
+        """Predictions (B, R, D). All slots go through the heads as rows of one matrix, those without a region at weight 0."""
+        weight = (ids >= 0).flatten()
+        projected = self.projector(self._pool(maps, view, ids), weight)
+        predicted: Tensor = self.predictor(projected, weight)
+        return predicted.view(*ids.shape, -1)
+
+    @torch.no_grad()
+    def _project(self, view: View, ids: Tensor, maps: dict[str, Tensor]) -> Tensor:
+        """Target projections (B, R, D)."""
+        projected: Tensor = self.target_projector(self._pool(maps, view, ids), (ids >= 0).flatten())
+        return projected.view(*ids.shape, -1)
+
+    def _regions(
+        self,
+        batch: Batch,
+        sampled: Sequence[Tensor],
+        online: Sequence[dict[str, Tensor]],
+        target: Sequence[dict[str, Tensor]],
+    ) -> list[Regions]:
+        return [
+            Regions(ids, self._predict(view, ids, maps), self._project(view, ids, fixed))
+            for view, ids, maps, fixed in zip(batch.views, sampled, online, target, strict=True)
+        ]
+
+    def _contrast(self, views: Sequence[Regions], measure: bool) -> StepOutput:
+        """Eq. 2, and its figures."""
+        first, second = views
+        terms = mask_contrastive_terms(
+            first.predictions,
+            second.predictions,
+            first.projections,
+            second.projections,
+            first.ids,
+            second.ids,
+            temperature=self.config.temperature,
+            normalise=self.config.normalise,
+        )
+        valid = [view.valid for view in views]
+        metrics = {
+            "contrast/matched": terms["matched"],
+            "contrast/matched_mean": terms["matched_mean"],
+            "contrast/regions": torch.stack([v.sum(dim=1).float().mean() for v in valid]).mean(),
+        }
+        if measure:
+            online, target = [view.predictions for view in views], [view.projections for view in views]
+            metrics |= embedding_figures(online, target, valid)
+        return StepOutput({"contrast": terms["loss"]}, metrics)
 
     def _cluster(
         self,
@@ -178,3 +229,6 @@ class Cyborgs(JointMethod):
         metrics["cluster/intra_over_log_k"] = torch.stack(intra).mean()
         metrics["cluster/inter_over_log_k"] = torch.stack(inter).mean()
         return torch.stack(totals).mean()
+
+
+METHOD = Cyborgs

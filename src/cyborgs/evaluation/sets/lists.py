@@ -1,4 +1,4 @@
-"""Text lists of photos with a class each: ``train.txt`` and ``val.txt`` or ``test.txt``."""
+"""Text lists of photos, with a class or a label map each: ``train.txt`` and ``val.txt`` or ``test.txt``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def lines(path: Path) -> list[tuple[int, str]]:
     try:
         text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
+        raise UserError(f"{path}: the list cannot be read ({error.strerror}).") from error
     found = [(n, line.strip()) for n, line in enumerate(text.splitlines(), 1)]
     kept = [(n, line) for n, line in found if line and not line.startswith("#")]
     if not kept:
@@ -71,6 +71,33 @@ def _first_folders(path: Path, names: Sequence[str], known: Sequence[str]) -> li
         if len(folders) <= depth:
             raise UserError(f"{path}: {name} lies in no class folder, and no label stands behind it.")
     return [p[depth] for p in parts]
+
+
+def listed_pairs(path: Path) -> tuple[list[Path], list[Path]]:
+    """Photos and label maps that a file lists, one "photo label" line each.
+
+    Paths are relative to the list's folder, or else to that folder's parent, decided for the whole list by its first
+    photo (CamVid's ``CamVid/train.txt`` says ``CamVid/train/x.jpg``, a demo's ``splits/train.txt`` ``photos/x.jpg``).
+
+    Raises:
+        UserError: cannot be read, lists nothing, another line, or a file that is not there: names the first, counts all.
+    """
+    pairs = []
+    for number, line in lines(path):
+        words = line.split("\t") if "\t" in line else line.split()
+        if len(words) != 2:
+            raise UserError(
+                f"{path}, line {number}: need 'photo label' (divided by a tab where names hold blanks), got {line!r}."
+            )
+        pairs.append([word.strip() for word in words])
+    folder = path.absolute().parent
+    root = next((r for r in (folder, folder.parent) if (r / pairs[0][0]).is_file()), folder)
+    photos, labels = ([root / pair[k] for pair in pairs] for k in (0, 1))
+    missing = [p for p in (*photos, *labels) if not p.is_file()]
+    if missing:
+        looked = f" (looked in {folder} and {folder.parent})" if missing[0] == photos[0] else ""
+        raise UserError(f"{path}: {missing[0]} does not exist{looked}; {len(missing)} files are missing.")
+    return photos, labels
 
 
 def must_exist(path: Path, photos: Sequence[Path], looked: str) -> None:
