@@ -11,7 +11,7 @@ import numpy as np
 
 from cyborgs import distributed
 from cyborgs.machine.cores import usable_cores
-from cyborgs.masks.source import MaskSource
+from cyborgs.masks.source import GroupMaker, T
 from cyborgs.masks.store import GenerationWriter
 from cyborgs.structures import LabelMap
 
@@ -29,7 +29,7 @@ class ReadableImages(Protocol):
 
 
 def generate(
-    source: MaskSource,
+    source: GroupMaker[LabelMap],
     images: ReadableImages,
     path: str | Path,
     generation: int,
@@ -95,10 +95,10 @@ def generate(
 
 
 def label_groups(
-    source: MaskSource,
+    source: GroupMaker[T],
     images: ReadableImages,
     groups: Sequence[tuple[int, np.ndarray]],
-    write: Callable[[int, np.ndarray, list[LabelMap]], None],
+    write: Callable[[int, np.ndarray, Sequence[T]], None],
     *,
     seed: int,
     cycle: int,
@@ -187,7 +187,7 @@ def _nothing() -> None:
 class _Decoder:
     """Reads the pictures of one group in threads, while another group is labelled."""
 
-    def __init__(self, source: MaskSource, images: ReadableImages, threads: int) -> None:
+    def __init__(self, source: GroupMaker[Any], images: ReadableImages, threads: int) -> None:
         self.source = source
         self.images = images
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
