@@ -43,7 +43,7 @@ def check_share(recipe: Recipe, world: int) -> None:
         UserError: it does not; names the sizes.
     """
     share = recipe.batch_size // world
-    unit = getattr(recipe.method, "slice_size", 1)
+    unit = recipe.method.batch_unit
     micro_batch = 0 if recipe.micro_batch == "auto" else recipe.micro_batch
     if recipe.batch_size % world or share % unit or (micro_batch and share % micro_batch):
         raise UserError(

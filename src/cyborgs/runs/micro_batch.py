@@ -7,7 +7,6 @@ import heapq
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import chain
 from typing import Any, final
 
@@ -20,7 +19,6 @@ from cyborgs.engine.accumulate import Gradients
 from cyborgs.engine.optim import build_optimizer, parameter_groups
 from cyborgs.errors import UserError
 from cyborgs.machine import memory
-from cyborgs.methods.cyborgs.settings import CyborgsConfig
 from cyborgs.methods.method import Method
 from cyborgs.runs.artefacts import made_up
 from cyborgs.runs.build import build_source
@@ -36,8 +34,8 @@ allocator that is full to the brim fails some day."""
 def find_micro_batch(fabric: Fabric, method: Method, recipe: Recipe, images: Images) -> int:
     """The largest micro-batch that fits on all processes.
 
-    It divides a process's share and is a multiple of ``method.slice_size``. Tried are optimiser steps of the dearest
-    kind (all losses, the largest K) on made-up batches, largest first, and one group of the largest photos for the
+    It divides a process's share and is a multiple of the method's ``batch_unit``. Tried are optimiser steps of the most
+    expensive kind (all losses, the largest K) on made-up batches, largest first, and one group of the largest photos for the
     masks. A GPU's allocator says when memory is out; on Linux without a GPU the kernel kills instead, so there the
     peak is predicted from two small steps and compared with what is free. Weights, buffers and random generators are
     afterwards what they were, bit for bit.
@@ -63,9 +61,10 @@ def find_micro_batch(fabric: Fabric, method: Method, recipe: Recipe, images: Ima
         del trial
     found, refreshed = distributed.minimum(found), distributed.minimum(int(fits))
     if found == 0:
+        unit = recipe.method.batch_unit_field
         raise UserError(
             f"micro_batch: the smallest possible, {min(micro_batches(recipe, share))} images at once, does not fit in "
-            "memory. Lower views.size, take a smaller backbone.name, or a smaller method.slice_size."
+            f"memory. Lower views.size, take a smaller backbone.name{f', or a smaller {unit}' if unit else ''}."
         )
     if not refreshed:
         raise UserError(
@@ -76,11 +75,11 @@ def find_micro_batch(fabric: Fabric, method: Method, recipe: Recipe, images: Ima
 
 
 def micro_batches(recipe: Recipe, share: int) -> list[int]:
-    """Sizes that divide a process's share of the batch, and that slices of loss 2 divide; largest first.
+    """Sizes that divide a process's share of the batch, and that the method's ``batch_unit`` divides; largest first.
 
     Not one image at a time: BatchNorm has no statistics of a single row.
     """
-    unit = getattr(recipe.method, "slice_size", 1)
+    unit = recipe.method.batch_unit
     least = min(2, share)
     return [size for size in range(share, least - 1, -unit) if share % size == 0 and size % unit == 0]
 
@@ -96,9 +95,7 @@ def _restored(method: Method, device: torch.device) -> Iterator[None]:
     """Afterwards all numbers, modes and settings of the method, and the generators, are as before."""
     config, training = method.config, method.training
     before = [tensor.detach().cpu().clone() for tensor in chain(method.parameters(), method.buffers())]
-    if isinstance(config, CyborgsConfig):
-        # The largest K always; memory does not grow with iterations.
-        method.config = replace(config, clusters=(config.clusters[1],) * 2, kmeans_iterations=1)
+    method.config = config.most_expensive(quick=True)
     cuda = device.type == "cuda"
     if cuda:
         torch.cuda.set_per_process_memory_fraction(HEADROOM, device)

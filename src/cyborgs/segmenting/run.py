@@ -16,9 +16,9 @@ from cyborgs.errors import UserError, printable
 from cyborgs.files import make_folder
 from cyborgs.masks.bootstrap import Bootstrap
 from cyborgs.masks.source import MaskSource
-from cyborgs.methods.cyborgs.settings import CyborgsConfig
+from cyborgs.methods.settings import Bootstrapping
 from cyborgs.models.named import ALLOWED, Named, open_named
-from cyborgs.runs.build import Features, fixed_source
+from cyborgs.runs.build import Features, bootstrapped_layers, fixed_source
 from cyborgs.runs.folder import locked
 from cyborgs.runs.recipe_file import from_dict
 from cyborgs.segmenting.by_source import segment_source
@@ -155,18 +155,16 @@ def _network(config: SegmentConfig, backbone: str | Path | None, device: str) ->
     return named
 
 
-def _method(named: Named | None) -> CyborgsConfig | None:
-    """Settings of the run that made the weights, where it was one of CYBORGS."""
-    method = from_dict(named.recipe).method if named is not None and named.recipe else None
-    return method if isinstance(method, CyborgsConfig) else None
+def _bootstrapping(named: Named) -> Bootstrapping | None:
+    """How the run that made the weights made masks; None where it made none, or there was no run."""
+    return from_dict(named.recipe).method.bootstrapping if named.recipe else None
 
 
 def _layers(config: SegmentConfig, named: Named | None) -> tuple[str, ...]:
     """Those that were asked for, those of the recipe, or the network's default; checked before photos are read."""
     if named is None:
         return ()
-    method = _method(named)
-    layers = config.layers or (method.clustered_layers if method else ()) or (named.backbone.default_clustered(),)
+    layers = config.layers or bootstrapped_layers(_bootstrapping(named), named.backbone)
     named.backbone.check_layers(layers)
     return tuple(layers)
 
@@ -201,16 +199,15 @@ def _source(
     masks = config.masks
     if config.source == "bootstrap":
         assert named is not None
-        method = _method(named)
-        drawn = method.clusters if method else CyborgsConfig().clusters
+        bootstrapping = _bootstrapping(named) or Bootstrapping()
         return Bootstrap(
             Features(named.backbone, layers, torch.device(device), masks.border),
-            clusters=(k, k) if k else drawn,
+            clusters=(k, k) if k else bootstrapping.clusters,
             group_size=masks.group_size,
             short_side=config.short_side,
             position=masks.position,
             crf=masks.crf if config.crf else None,
-            iterations=(method or CyborgsConfig()).kmeans_iterations,
+            iterations=bootstrapping.iterations,
             device=device,
         )
     assert config.source != "clusters"
