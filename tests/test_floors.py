@@ -26,6 +26,7 @@ FLOORS = {
     "engine": 2.5,
     "masks": 3,
     "methods": 3,
+    "prepare": 3.2,
     "health": 4,
     "features": 4.5,
     "runs": 5,

@@ -21,8 +21,8 @@ from cyborgs.forecast import generation_cost
 from cyborgs.forecast.suitability import advise
 from cyborgs.machine.cores import this_machine
 from cyborgs.masks.config import FelzenszwalbConfig, MaskConfig, SelectiveSearchConfig
-from cyborgs.masks.static import default_cache
 from cyborgs.masks.store import MaskStore
+from cyborgs.prepare.masks import default_cache
 from cyborgs.runs import recipe_file
 from cyborgs.runs.build import build_method, build_source
 from cyborgs.runs.recipe import Recipe

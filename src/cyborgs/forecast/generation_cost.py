@@ -13,14 +13,12 @@ import torch
 
 from cyborgs import distributed
 from cyborgs.data.images import Images
-from cyborgs.masks.felzenszwalb import Felzenszwalb
 from cyborgs.masks.generate import generate
 from cyborgs.masks.ground_truth import GroundTruth
-from cyborgs.masks.selective_search import SelectiveSearch
-from cyborgs.masks.source import CHUNK, MaskSource, chunks, cores, in_threads
-from cyborgs.masks.static import is_found
+from cyborgs.masks.source import CHUNK, MaskSource, SourceDefaults, chunks, cores, in_threads
 from cyborgs.masks.store import MaskStore
 from cyborgs.methods.method import Method
+from cyborgs.prepare.masks import is_found
 from cyborgs.runs.build import build_source
 from cyborgs.runs.recipe import Recipe
 from cyborgs.runs.workload import held_bytes, mask_pixels
@@ -104,9 +102,7 @@ def _measure_colours(
     """
     say("measuring masks")
     total, world = len(images), distributed.world_size()
-    found = isinstance(source, Felzenszwalb | SelectiveSearch) and distributed.run_on_rank_zero(
-        lambda: is_found(source, images)
-    )
+    found = source.identity is not None and distributed.run_on_rank_zero(lambda: is_found(source, images))
     # As many as keep all cores busy for a while: each process labels its group by itself.
     chosen = spread(total, min(total, world * max(4, 2 * cores())))
     size = -(-len(chosen) // world)
@@ -165,7 +161,7 @@ class _Regrouped:
 
 
 @final
-class _Picked:
+class _Picked(SourceDefaults):
     """Annotations of a few of the photos they are of."""
 
     name: Final = "picked"

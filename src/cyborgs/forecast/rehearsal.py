@@ -35,6 +35,7 @@ from cyborgs.machine.memory import out_of_memory
 from cyborgs.methods.method import Method
 from cyborgs.models.weights import save_backbone
 from cyborgs.runs import recipe_file
+from cyborgs.runs.artefacts import made_up
 from cyborgs.runs.assemble import build_trainer
 from cyborgs.runs.build import build_method
 from cyborgs.runs.recipe import Recipe
@@ -124,7 +125,17 @@ class Rehearsal:
         with RunLog(folder if main else None, backend=open_backend(logger, folder, 0, {}), stream=io.StringIO()) as log:
             callbacks = [*self.callbacks, watch]
             trainer = build_trainer(
-                self.fabric, method, quiet, some, folder, log, checkpoints, callbacks, Stop(), masks_made=True
+                self.fabric,
+                method,
+                quiet,
+                some,
+                folder,
+                log,
+                checkpoints,
+                callbacks,
+                Stop(),
+                masks_made=True,
+                artefacts=made_up(recipe, len(some)),
             )
             start = time.perf_counter() - begun
             steps: dict[Kind, Times] = {}

@@ -14,6 +14,7 @@ from torch import Tensor
 from cyborgs.masks.config import CrfConfig
 from cyborgs.masks.crf import refine, require_crf
 from cyborgs.masks.majority import majority
+from cyborgs.masks.source import SourceDefaults
 from cyborgs.ops.enlarge import Enlarged
 from cyborgs.ops.kmeans import spherical_kmeans
 from cyborgs.ops.normalise import unit_rows
@@ -65,7 +66,7 @@ def place(height: int, width: int, weight: float) -> Tensor:
 
 
 @final
-class Bootstrap:
+class Bootstrap(SourceDefaults):
     """Spherical k-means over all pixels of a group's feature maps; K is drawn anew for each group.
 
     A label means something inside its group alone.

@@ -16,12 +16,12 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from cyborgs.masks.config import FelzenszwalbConfig
-from cyborgs.masks.source import chunks, in_threads
+from cyborgs.masks.source import SourceDefaults, chunks, in_threads
 from cyborgs.structures import MAX_LABELS, LabelMap
 
 
 @dataclass(frozen=True)
-class Felzenszwalb:
+class Felzenszwalb(SourceDefaults):
     """A map a photo, at the photo's size: labels 0..n-1, at most 256 of them (``merge_smallest``)."""
 
     config: FelzenszwalbConfig = field(default_factory=FelzenszwalbConfig)

@@ -12,7 +12,7 @@ import numpy as np
 from cyborgs import distributed
 from cyborgs.data.images import Images
 from cyborgs.machine.cores import usable_cores
-from cyborgs.masks.source import MaskSource
+from cyborgs.masks.source import GroupMaker, T
 from cyborgs.masks.store import GenerationWriter
 from cyborgs.structures import LabelMap
 
@@ -20,7 +20,7 @@ _NO_IMAGE = np.empty((0, 0, 3), np.uint8)
 
 
 def generate(
-    source: MaskSource,
+    source: GroupMaker[LabelMap],
     images: Images,
     path: str | Path,
     generation: int,
@@ -86,10 +86,10 @@ def generate(
 
 
 def label_groups(
-    source: MaskSource,
+    source: GroupMaker[T],
     images: Images,
     groups: Sequence[tuple[int, np.ndarray]],
-    write: Callable[[int, np.ndarray, list[LabelMap]], None],
+    write: Callable[[int, np.ndarray, Sequence[T]], None],
     *,
     seed: int,
     cycle: int,
@@ -178,7 +178,7 @@ def _nothing() -> None:
 class _Decoder:
     """Reads the pictures of one group in threads, while another group is labelled."""
 
-    def __init__(self, source: MaskSource, images: Images, threads: int) -> None:
+    def __init__(self, source: GroupMaker[Any], images: Images, threads: int) -> None:
         self.source = source
         self.images = images
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")

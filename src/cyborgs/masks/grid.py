@@ -8,12 +8,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from cyborgs.masks.source import chunks
+from cyborgs.masks.source import SourceDefaults, chunks
 from cyborgs.structures import LabelMap
 
 
 @dataclass(frozen=True)
-class Grid:
+class Grid(SourceDefaults):
     """Labels 0..n*n-1 in rows, whatever the image shows: cell i of n covers [i/n, (i+1)/n) of it."""
 
     n: int = 5

@@ -18,7 +18,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from cyborgs.masks.config import SelectiveSearchConfig
-from cyborgs.masks.source import chunks, in_threads
+from cyborgs.masks.source import SourceDefaults, chunks, in_threads
 from cyborgs.structures import LabelMap
 
 Boxes = NDArray[np.int32]
@@ -26,7 +26,7 @@ Boxes = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
-class SelectiveSearch:
+class SelectiveSearch(SourceDefaults):
     """A map a photo, at the photo's size: 0 where no box is, else 1 + the rank of a box (``paint``)."""
 
     config: SelectiveSearchConfig = field(default_factory=SelectiveSearchConfig)

@@ -8,12 +8,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from cyborgs.masks.source import chunks
+from cyborgs.masks.source import SourceDefaults, chunks
 from cyborgs.structures import LabelMap
 
 
 @dataclass(frozen=True)
-class Whole:
+class Whole(SourceDefaults):
     """Label 0 everywhere."""
 
     name: ClassVar[str] = "whole"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,18 +23,17 @@ from cyborgs.engine.schedule import learning_rate, scheduled
 from cyborgs.engine.signals import Stop
 from cyborgs.engine.trainer import Trainer
 from cyborgs.errors import UserError, printable
-from cyborgs.masks.felzenszwalb import Felzenszwalb
 from cyborgs.masks.generate import generate
-from cyborgs.masks.ground_truth import GroundTruth
-from cyborgs.masks.selective_search import SelectiveSearch
-from cyborgs.masks.static import fixed_generation
+from cyborgs.masks.source import MaskSource
 from cyborgs.masks.store import MaskStore, prune
 from cyborgs.methods.method import Method
+from cyborgs.prepare.masks import fixed_generation
 from cyborgs.runs import recipe_file
 from cyborgs.runs.build import build_source
 from cyborgs.runs.recipe import Recipe
 from cyborgs.structures import Batch
 from cyborgs.views.loader import Batches
+from cyborgs.views.side import Artefact
 
 
 def check_share(recipe: Recipe, world: int) -> None:
@@ -65,11 +64,12 @@ def build_trainer(
     stop: Stop,
     *,
     masks_made: bool = False,
+    artefacts: Mapping[str, Artefact] | None = None,
 ) -> Trainer:
     """The trainer of a resolved recipe, whose ``micro_batch`` is a number (``runs/micro_batch.py``).
 
     ``masks_made``: the run that goes on has masks already. Where they are made once, what they came from (annotations
-    that may have moved) is not opened again.
+    that may have moved) is not opened again. ``artefacts``: what was prepared (``runs/artefacts.py``).
     """
     world = distributed.world_size()
     assert recipe.micro_batch != "auto"
@@ -83,6 +83,7 @@ def build_trainer(
         rank=distributed.rank(),
         world=world,
         open_masks=partial(MaskStore, out / "masks"),
+        artefacts=artefacts,
     )
     distributed.all_or_none(batches.check, int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if world > 1 else 1)
 
@@ -90,7 +91,7 @@ def build_trainer(
     source = (
         None if fixed and masks_made else distributed.all_or_none(build_source, recipe, method, fabric.device, images)
     )
-    if isinstance(source, GroundTruth):
+    if source is not None:
         _tell_missing(source, images, log)
 
     def refresh_masks(cycle: int, progress: Any, stopped: Any) -> bool | None:
@@ -103,15 +104,14 @@ def build_trainer(
         distributed.barrier()
         method.eval()
         manifest = {"source": recipe_file.to_dict(recipe)["masks"], "photos": images.fingerprint()}
-        if isinstance(source, Felzenszwalb | SelectiveSearch | GroundTruth):
-            if isinstance(source, GroundTruth):
+        if source.identity is not None:
+            if recipe.masks.truth:
                 manifest["source"]["truth"] = source.identity  # not where they lie
             told = fixed_generation(
                 source, images, out / "masks", cycle, manifest=manifest, progress=progress, stopped=stopped, say=log.say
             )
             log.say(str(told))
-            if isinstance(source, GroundTruth):
-                _tell_too_many(source, images, log)
+            _tell_too_many(source, images, log)
             return told.how != "stopped"
         return generate(
             source,
@@ -154,7 +154,7 @@ def build_trainer(
     )
 
 
-def _tell_missing(source: GroundTruth, images: Images, log: RunLog) -> None:
+def _tell_missing(source: MaskSource, images: Images, log: RunLog) -> None:
     """Once, when a run starts: these photos have no regions, so loss 1 does not see them."""
     missing = sorted(source.missing)
     if missing:
@@ -165,7 +165,7 @@ def _tell_missing(source: GroundTruth, images: Images, log: RunLog) -> None:
         )
 
 
-def _tell_too_many(source: GroundTruth, images: Images, log: RunLog) -> None:
+def _tell_too_many(source: MaskSource, images: Images, log: RunLog) -> None:
     """Once, when they were read: these photos have more regions than a map has labels."""
     found: dict[int, int] = {}
     for part in distributed.gather_objects(dict(source.too_many)):

@@ -23,7 +23,7 @@ from cyborgs.runs.recipe import Recipe
 
 EARLY = frozenset(
     {".lock", ".lock.json", "metrics.jsonl", "tensorboard", "wandb", "wandb-id", "mlflow", "mlflow.db", "mlflow-id"}
-    | {"photos.json", "recipe.yaml", "images.csv", "skipped.csv"}
+    | {"prepared", "photos.json", "recipe.yaml", "images.csv", "skipped.csv"}
 )
 """What is there before a run has begun: a first try that failed or was killed leaves no more, and hinders no second."""
 

@@ -20,6 +20,7 @@ from cyborgs.engine.optim import build_optimizer, parameter_groups
 from cyborgs.errors import UserError
 from cyborgs.machine import memory
 from cyborgs.methods.method import Method
+from cyborgs.runs.artefacts import made_up
 from cyborgs.runs.build import build_source
 from cyborgs.runs.recipe import Recipe
 from cyborgs.structures import EpochPlan, StepSeed
@@ -187,7 +188,7 @@ class _Trial:
     def _step(self, size: int) -> None:
         """Two micro-batches where the batch is cut: the second meets the gradients of the first."""
         count = self.share // size
-        batch: Any = made_up_batch(self.recipe.views, size)
+        batch: Any = made_up_batch(self.recipe.views, size, made_up(self.recipe, self.share + 1))
         for plan in self.plans:
             parts = [batch] * (count if self.recipe.negatives == "global" else min(2, count))
             self.gradients(parts, plan, StepSeed(self.recipe.seed, plan.epoch, 0), True, alone=True)

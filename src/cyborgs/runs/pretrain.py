@@ -27,6 +27,7 @@ from cyborgs.masks.store import MaskStore, prune, set_current
 from cyborgs.models.backbone import Backbone
 from cyborgs.models.weights import load_backbone, save_backbone
 from cyborgs.runs import recipe_file
+from cyborgs.runs.artefacts import prepare_all
 from cyborgs.runs.assemble import build_trainer, check_share
 from cyborgs.runs.build import build_method
 from cyborgs.runs.crash import CrashReporter
@@ -167,8 +168,9 @@ def _pretrain(
         )
         every = [layout, Snapshots(method, out / "snapshots", recipe), health, *callbacks]
         made = checkpoint is not None and checkpoint.state["progress"]["cycle"] > 0
+        artefacts = prepare_all(recipe, method.backbone, fabric.device, images, out, log, stop, kept=begun)
         trainer = watch.trainer = build_trainer(
-            fabric, method, recipe, images, out, log, checkpoints, every, stop, masks_made=made
+            fabric, method, recipe, images, out, log, checkpoints, every, stop, masks_made=made, artefacts=artefacts
         )
         if checkpoint is not None:
             trainer.resume(checkpoint)

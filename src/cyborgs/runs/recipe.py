@@ -13,6 +13,7 @@ from cyborgs.masks.config import MaskConfig
 from cyborgs.methods.registry import default_settings
 from cyborgs.methods.settings import MethodConfig
 from cyborgs.models.config import BackboneConfig
+from cyborgs.prepare.config import PrepareConfig
 from cyborgs.runs.monitor_config import MonitorConfig
 from cyborgs.views.config import ViewSpec
 
@@ -31,6 +32,8 @@ class Recipe:
     """The views."""
     masks: MaskConfig = field(default_factory=MaskConfig)
     """The masks."""
+    prepare: PrepareConfig = field(default_factory=PrepareConfig)
+    """What is made of the photos once, where the crops or the method ask for it."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """Optimiser and learning rate."""
     health: HealthConfig = field(default_factory=HealthConfig)

@@ -1,4 +1,4 @@
-"""A fixed source and photos for ``test_static.py``; run as a module, two processes that fill a cache. No test itself."""
+"""A fixed source and photos for ``test_masks.py``; run as a module, two processes that fill a cache. No test itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from cyborgs.masks.source import chunks
-from cyborgs.masks.static import fixed_generation
+from cyborgs.prepare.masks import fixed_generation
 from cyborgs.structures import LabelMap
 
 COUNT = 27

@@ -18,12 +18,12 @@ import pytest
 from filelock import FileLock
 
 from cyborgs.errors import DiskError
-from cyborgs.masks import static
 from cyborgs.masks.generate import generate
-from cyborgs.masks.static import default_cache, fixed_generation, is_found
 from cyborgs.masks.store import MaskStore, set_current
+from cyborgs.prepare import cache
+from cyborgs.prepare.masks import default_cache, fixed_generation, is_found
 from tests.faults import ERRORS, KILLED, Disk, Killed, in_child
-from tests.masks.fixed import COUNT, Photos, Source, files, make
+from tests.prepare.fixed import COUNT, Photos, Source, files, make
 
 HOME = Path(__file__).parents[2]
 GROUPS = list(range(7))
@@ -79,7 +79,7 @@ def test_the_key_is_all_that_the_maps_depend_on(monkeypatch: pytest.MonkeyPatch,
         default_cache(Source(), Photos(count=26)),
         default_cache(Source(needs_images=False), Photos()),
     ]
-    monkeypatch.setattr(static.PIL, "__version__", "0.1")
+    monkeypatch.setattr(cache.PIL, "__version__", "0.1")
     others.append(default_cache(Source(), Photos()))
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -176,7 +176,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path, whole: d
 
 def test_two_runs_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: dict[str, bytes]):
     """The second waits for the first, and finds what it made."""
-    monkeypatch.setattr(static, "LOOK_AGAIN", 0.01)
+    monkeypatch.setattr(cache, "LOOK_AGAIN", 0.01)
     slow, second, said = Source(pause=0.02), Source(), list[str]()
     first = threading.Thread(target=make, args=(tmp_path / "a", tmp_path / "cache", slow))
     first.start()
@@ -191,7 +191,7 @@ def test_two_runs_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole
 
 
 def test_stopped_while_it_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(static, "LOOK_AGAIN", 0.01)
+    monkeypatch.setattr(cache, "LOOK_AGAIN", 0.01)
     (tmp_path / "cache").mkdir()
     with FileLock(tmp_path / "cache" / ".lock"):
         assert make(tmp_path / "b", tmp_path / "cache", stopped=lambda: True) == "stopped"
@@ -305,7 +305,7 @@ def test_a_real_death_while_it_writes(tmp_path: Path, whole: dict[str, bytes]):
 
 
 def test_two_processes_equal_one(tmp_path: Path, whole: dict[str, bytes]):
-    command = [sys.executable, "-m", "tests.masks.fixed", str(tmp_path)]
+    command = [sys.executable, "-m", "tests.prepare.fixed", str(tmp_path)]
     # A session of its own, so that a time-out ends both processes.
     with subprocess.Popen(
         command, cwd=HOME, env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True

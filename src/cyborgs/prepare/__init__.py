@@ -1,0 +1,1 @@
+"""What is made of the photos before a run needs it, once."""
