@@ -21,8 +21,18 @@ def folder_of(name: str) -> Path:
 
 
 def classes_of(name: str) -> set[str]:
-    trees = [ast.parse(file.read_text()) for file in folder_of(name).glob("*.py")]
-    return {node.name for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)}
+    """Those of its settings and of its network."""
+    trees = [ast.parse((folder_of(name) / file).read_text()) for file in ("settings.py", "method.py")]
+    found = {
+        node.value.id
+        for tree in trees
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        and isinstance(node.value, ast.Name)
+        and ast.unparse(node.targets[0]) in ("SETTINGS", "METHOD")
+    }
+    assert len(found) == 2
+    return found
 
 
 def fields_of(name: str) -> set[str]:

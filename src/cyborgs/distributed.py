@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -206,18 +206,22 @@ def _travels(error: Exception) -> bool:
 class Vote:
     """``all_any`` for every step: it tells what the flags were at the call before, so that nobody waits.
 
-    In one process there is nobody to wait for, and it tells the flag itself.
+    Flags travel between the CPUs (gloo, beside nccl where that serves the GPUs): one on a device could be read only
+    after all that the device still has to do. In one process there is nobody to wait for, and it tells the flag itself.
     """
 
     def __init__(self) -> None:
+        self._group: Any = None
         self._before: tuple[Tensor, dist.Work] | None = None
 
     def __call__(self, flag: bool) -> bool:
         """Whether any process passed True: now (one process) or at its previous call; the same on all processes."""
         if not is_distributed():
             return flag
-        value = _flag(flag)
-        work = dist.all_reduce(value, op=dist.ReduceOp.MAX, async_op=True)
+        if self._group is None and dist.get_backend() != "gloo":
+            self._group = dist.new_group(backend="gloo")
+        value = torch.full((1,), int(flag))
+        work = dist.all_reduce(value, op=dist.ReduceOp.MAX, group=self._group, async_op=True)
         before, self._before = self._before, (value, work)
         if before is None:
             return False

@@ -13,7 +13,7 @@ from cyborgs.data.images import ScannedImages
 from cyborgs.data.scenes import write_label_png
 from cyborgs.errors import UserError
 from cyborgs.masks.store import GenerationWriter
-from cyborgs.quality.predictions import open_predictions, read_labels
+from cyborgs.quality.predictions import open_predictions
 from cyborgs.segmenting.segment import segment
 from cyborgs.structures import LabelMap
 from tests.features.fakes import FakeBackbone, MemoryPhotos, blocks
@@ -47,7 +47,7 @@ def test_a_segmentation(segmented: Path) -> None:
     assert found.out == segmented / "quality"
     with Image.open(segmented / "labels/a/one.png.png") as picture:
         assert np.array_equal(found.read(1), np.asarray(picture))
-    assert found.size(0) is None
+    assert found.size is None
     (segmented / "segmentation.json").unlink()
     assert open_predictions(segmented).ids == "unknown"
     assert open_predictions(segmented, same_ids=True).ids == "dataset"
@@ -92,6 +92,7 @@ def test_a_run(run: Path) -> None:
         found = open_predictions(path)
         assert (found.kind, found.ids, found.void, list(found.names)) == ("run", "group", 9, ["x.jpg", "y.jpg"])
         assert found.read(1).tolist() == [[2] * 4] * 3
+        assert found.size is not None
         assert found.size(1) == (60, 80)
         assert found.about["generation"] == 1
         assert found.out == run / "quality" / "generation-0001"
@@ -153,24 +154,3 @@ def test_photos_that_must_have_a_map(segmented: Path) -> None:
     plain = open_predictions(segmented / "labels", names=["a/one.jpg", "two.jpg"])
     assert plain.missing == []
     assert np.array_equal(plain.read(0), whole.read(0))
-
-
-@pytest.mark.parametrize(
-    ("mode", "what"), [("RGB", "holds colours"), ("RGBA", "holds colours"), ("LA", "two channels")]
-)
-def test_pictures_are_no_label_maps(tmp_path: Path, mode: str, what: str) -> None:
-    Image.new(mode, (4, 4)).save(tmp_path / "x.png")
-    with pytest.raises(UserError, match=rf"x.png: holds .*{what.split()[-1]}.*one whole number a pixel"):
-        read_labels(tmp_path / "x.png")
-
-
-def test_floats_and_damage(tmp_path: Path) -> None:
-    Image.new("F", (4, 4)).save(tmp_path / "x.tif")
-    (tmp_path / "x.tif").rename(tmp_path / "x.png")
-    with pytest.raises(UserError, match="floating-point"):
-        read_labels(tmp_path / "x.png")
-    (tmp_path / "x.png").write_bytes(b"PNG")
-    with pytest.raises(UserError, match="cannot be read as a label map"):
-        read_labels(tmp_path / "x.png")
-    Image.new("1", (4, 4), 1).save(tmp_path / "one.png")
-    assert read_labels(tmp_path / "one.png").tolist() == [[1] * 4] * 4

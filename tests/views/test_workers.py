@@ -85,6 +85,28 @@ def test_a_killed_worker_is_named_with_its_picture(
     assert signal.getsignal(signal.SIGCHLD) == before
 
 
+@pytest.mark.parametrize("at", ["between", "in the next epoch"])
+def test_a_kept_worker_that_is_killed(images: Images, monkeypatch: pytest.MonkeyPatch, at: str) -> None:
+    loader = Batches(images, SPEC, batch_size=10, workers=2)  # 20 of the 24 photos in an epoch
+    before, after = (set(loader.order(epoch)[:20].tolist()) for epoch in (0, 1))
+    bad = min(after - before)
+    if at != "between":
+        reading(monkeypatch, bad, partial(kill_self, signal.SIGKILL))
+    list(loader(0, keep=True))
+    if at == "between":
+        child = multiprocessing.active_children()[0]
+        assert child.pid is not None
+        os.kill(child.pid, signal.SIGKILL)
+        time.sleep(0.1)
+    error = until_lost(loader(1, keep=True))
+    assert "killed by SIGKILL" in str(error)
+    assert (images.name(bad) in str(error)) == (at != "between")
+    assert error.reports_itself
+    for child in multiprocessing.active_children():
+        child.join(5)
+    assert multiprocessing.active_children() == []
+
+
 def test_a_worker_that_leaves_by_itself(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     loader = Batches(images, SPEC, batch_size=8, workers=1)
     reading(monkeypatch, int(loader.order(0)[0]), partial(os._exit, 3))

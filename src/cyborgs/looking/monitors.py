@@ -180,8 +180,6 @@ class _Probe:
         self.seed = recipe.seed
 
     def __call__(self, backbone: Backbone, epoch: int) -> dict[str, float]:
-        layers = [list(compared_layers(backbone))]
-        (result,) = linear_segmentation(
-            backbone, self.train, self.val, layers=layers, seeds=(self.seed,), settings=PROBE
-        )
+        layers = compared_layers(backbone)
+        result = linear_segmentation(backbone, self.train, self.val, layers=layers, seed=self.seed, settings=PROBE)
         return {"probe/miou": result.miou, "probe/accuracy": result.accuracy}

@@ -22,8 +22,8 @@ from cyborgs.machine import memory
 from cyborgs.methods.method import Method
 from cyborgs.runs.build import build_source
 from cyborgs.runs.recipe import Recipe
-from cyborgs.structures import MAX_LABELS, Batch, EpochPlan, StepSeed, View, ViewGeometry
-from cyborgs.views.config import ViewSpec
+from cyborgs.structures import EpochPlan, StepSeed
+from cyborgs.views.micro_batches import made_up_batch
 
 HEADROOM = 0.9
 """Share of a GPU's memory, or of what the machine has free now, that may be planned for: loaders need some too, and an
@@ -87,20 +87,6 @@ def most_expensive_plans(recipe: Recipe) -> list[EpochPlan]:
     """Of the run's kinds of epochs those whose losses are no part of another kind's."""
     plans = {frozenset(plan.losses): plan for plan in map(recipe.method.plan, range(recipe.epochs))}
     return [plan for losses, plan in plans.items() if not any(losses < others for others in plans)]
-
-
-def made_up_batch(spec: ViewSpec, images: int) -> Batch:
-    """Random pixels whose views hold as many regions as their grid has cells, all matched."""
-    generator = torch.Generator().manual_seed(0)
-    views = []
-    for crop in spec.crops:
-        size = crop.size or spec.size
-        whole = ViewGeometry.stack([ViewGeometry(0, 0, size, size, False, size, size)] * images)
-        labels = (torch.arange(spec.grid**2) % MAX_LABELS).to(torch.uint8).view(1, spec.grid, spec.grid)
-        pixels = torch.randint(256, (images, 3, size, size), dtype=torch.uint8, generator=generator)
-        views.append(View(pixels, whole, labels.repeat(images, 1, 1)))
-    order = torch.arange(MAX_LABELS, dtype=torch.uint8).repeat(images, 1)
-    return Batch(tuple(views), torch.arange(images), 0, order)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from cyborgs.methods.registry import name_of, names, settings_of
 from cyborgs.methods.settings import MethodConfig
 from cyborgs.runs import strict
 from cyborgs.runs.recipe import Recipe
+from cyborgs.views.samplers import SAMPLERS, Sampler
 
 NEUTRAL = frozenset(
     {"workers", "keep_checkpoints", "checkpoint_every", "logger", "max_skipped", "name", "health", "monitor"}
@@ -67,6 +68,7 @@ def from_dict(document: dict[str, Any]) -> Recipe:
         return cast(int | Literal["auto"], value)
 
     converter.register_structure_hook(MethodConfig, method)
+    strict.add_union(converter, Sampler, SAMPLERS)
     converter.register_structure_hook(int | Literal["auto"], micro_batch)
     try:
         return converter.structure(document, Recipe)

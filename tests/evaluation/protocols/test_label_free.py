@@ -12,10 +12,10 @@ import torch
 
 from cyborgs.errors import UserError
 from cyborgs.evaluation.contract import Context
-from cyborgs.evaluation.photos.colour_order import colour_doubt
 from cyborgs.evaluation.protocols import knn, label_free
 from cyborgs.evaluation.settings.photos import KnnSettings, LabelFreeSettings
 from cyborgs.features.cache import Extraction, extract
+from cyborgs.features.colour_order import colour_doubt
 from cyborgs.features.transforms import Drawn, Square
 from cyborgs.metrics.judged import Pairs
 from tests.conftest import make_photos
@@ -123,8 +123,6 @@ def test_refusals(tmp_path: Path) -> None:
 def test_colours_are_doubted_of_photos_that_are_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = label_free.open_data(str(make_photos(tmp_path / "set", 4)), SETTINGS, 0)
     seen = []
-    monkeypatch.setattr(
-        "cyborgs.evaluation.photos.colour_order.colour_warning", lambda backbone, photos: seen.extend(photos)
-    )
+    monkeypatch.setattr("cyborgs.features.colour_order.colour_warning", lambda backbone, photos: seen.extend(photos))
     colour_doubt(make_backbone(), data)
     assert [photo.shape for photo in seen] == [data.test.read(i).shape for i in range(4)]

@@ -223,9 +223,9 @@ def _warnings(
     seed: int,
     tried: Mapping[str, float | None],
 ) -> list[str]:
-    told = [f"{note}." for note in data.notes]
+    warned = [f"{note}." for note in data.notes]
     if len(train) < len(data.train):
-        told.append(
+        warned.append(
             f"own split: {len(train)} of {len(data.train)} training photos, a stratified share drawn from seed {seed}."
         )
     absent = [
@@ -234,12 +234,14 @@ def _warnings(
         if not n
     ]
     if absent:
-        told.append(f"{len(absent)} classes have no training photo: {', '.join(absent[:TOP])}.")
+        warned.append(f"{len(absent)} classes have no training photo: {', '.join(absent[:TOP])}.")
     if len(tried) > 1 and settings.choose_on == "val":
-        told.append("the point of the grid was chosen on the test photos, as the peers do: the figures are optimistic.")
+        warned.append(
+            "the point of the grid was chosen on the test photos, as the peers do: the figures are optimistic."
+        )
     failed = [point for point, top_1 in tried.items() if top_1 is None]
     if failed:
-        told.append(f"{len(failed)} of {len(tried)} points of the grid diverged: {'; '.join(failed)}.")
+        warned.append(f"{len(failed)} of {len(tried)} points of the grid diverged: {'; '.join(failed)}.")
     if len(train.classes) <= TOP:
-        told.append(f"top-5 says nothing of {len(train.classes)} classes and is left out.")
-    return told
+        warned.append(f"top-5 says nothing of {len(train.classes)} classes and is left out.")
+    return warned

@@ -70,7 +70,7 @@ def evaluate(backbone: Backbone, data: Split[Labelled], settings: LabelFreeSetti
     (found,) = features_of(backbone, [photos], Extraction(layer, Square(settings.size)), context)
     unit = unit_rows(torch.from_numpy(found).to(next(backbone.parameters()).device))
     judged = Pairs(closeness(unit).cpu().numpy())
-    told = ["there are no labels, so a share of them changes nothing."] if context.share < 1 else []
+    warned = ["there are no labels, so a share of them changes nothing."] if context.share < 1 else []
     return Result(
         "evenness",
         {"evenness": judged.score(np.ones(len(photos), np.int64))}
@@ -79,5 +79,5 @@ def evaluate(backbone: Backbone, data: Split[Labelled], settings: LabelFreeSetti
         asdict(settings) | {"layer": layer},
         dict(data.counts),
         context.seed,
-        warnings=(*collapsed(unit), *told),
+        warnings=(*collapsed(unit), *warned),
     )

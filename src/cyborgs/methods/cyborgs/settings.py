@@ -46,7 +46,7 @@ class CyborgsConfig(MethodConfig):
     slice_size: int = 8
     """Images that are clustered together for loss 2."""
     kmeans_iterations: int = 20
-    """Iterations of spherical k-means, at most."""
+    """Iterations of spherical k-means: so many in a step, at most so many for the masks."""
     kappa: float = 10.0
     """Concentration of the von Mises-Fisher distributions (Eq. 4)."""
     distance: Literal["vmf", "euclidean"] = "vmf"
