@@ -148,7 +148,7 @@ class Recorded:
         self.calls.append((point, set(train.photos.paths), judged.paths))
         if self.right[point] < 0:
             raise LossError(f"not finite at {point}")
-        classes = [("blue", "green", "red").index(p.parent.name) for p in judged]
+        classes = [("blue", "green", "red").index(p.parent.name) for p in judged.paths]
         scores = np.zeros((len(judged), 3))
         hits = round(self.right[point] * len(judged))
         for i, c in enumerate(classes):

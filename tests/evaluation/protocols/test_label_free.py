@@ -37,7 +37,7 @@ def test_figures_are_loops_over_pairs(tmp_path: Path) -> None:
     backbone = make_backbone()
 
     def unit(transform: Square | Drawn) -> np.ndarray:
-        rows = extract(backbone, data.test, Extraction(backbone.layers[-1], transform)).astype(np.float64)
+        rows = extract(backbone, data.test.photos, Extraction(backbone.layers[-1], transform)).astype(np.float64)
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
     x, crops = unit(Square(32)), unit(Drawn(32, 0))
@@ -96,7 +96,7 @@ def test_collapse_and_a_share_of_no_labels_are_told(tmp_path: Path) -> None:
 def test_which_photos(tmp_path: Path) -> None:
     folder = make_photos(tmp_path / "set", 12)
     (folder / "notes.md").write_text("no photo")
-    few = [label_free.open_data(str(folder), replace(SETTINGS, images=n), 1).test.paths for n in (4, 9, 12, 4)]
+    few = [label_free.open_data(str(folder), replace(SETTINGS, images=n), 1).test.photos.paths for n in (4, 9, 12, 4)]
     assert set(few[0]) < set(few[1]) < set(few[2])
     assert few[0] == few[3]
     assert label_free.open_data(str(folder), SETTINGS, 0).counts["skipped: files that are no photos"] == 1
