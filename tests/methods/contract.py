@@ -31,12 +31,14 @@ from cyborgs.methods.method import JointMethod, Method
 from cyborgs.methods.registry import method_class, name_of, settings_of
 from cyborgs.models.backbone import Backbone
 from cyborgs.runs import recipe_file
+from cyborgs.runs.artefacts import made_up
 from cyborgs.runs.build import build_method
-from cyborgs.runs.micro_batch import find_micro_batch, made_up_batch, micro_batches
+from cyborgs.runs.micro_batch import find_micro_batch, micro_batches
 from cyborgs.runs.pretrain import Run
 from cyborgs.runs.recipe import Recipe
 from cyborgs.runs.workload import workload
 from cyborgs.structures import Batch, EpochPlan, StepOutput, StepSeed, StepWork, View, ViewGeometry
+from cyborgs.views.micro_batches import made_up_batch
 from tests.conftest import make_photos
 from tests.runs.launch import CONTEXT
 from tests.runs.test_pretrain import StopAt, results, run
@@ -88,7 +90,7 @@ def accumulated(
 def measure_processes(recipe: Recipe, images: int, world: int, rank: int) -> dict[str, Tensor]:
     """Losses, gradients and running statistics of one step of each plan, of this process's part of a batch."""
     found: dict[str, Tensor] = {}
-    batch = made_up_batch(recipe.views, images)
+    batch = made_up_batch(recipe.views, images, made_up(recipe, images + 1))
     share = images // world
     for number, plan in enumerate(plans_of(recipe)):
         method = make_double(build_method(recipe, world)).train()
@@ -138,7 +140,7 @@ class MethodContract:
         return photos, folder / "run"
 
     def batch(self) -> Batch:
-        return made_up_batch(self.recipe.views, self.recipe.batch_size)
+        return made_up_batch(self.recipe.views, self.recipe.batch_size, made_up(self.recipe, 22))
 
     def step(self, method: Method, plan: EpochPlan, batch: Batch | None = None) -> StepOutput:
         return method.training_step(batch or self.batch(), plan, StepSeed(0, plan.epoch, 0))

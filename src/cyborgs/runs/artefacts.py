@@ -29,13 +29,12 @@ SIDE = 224
 
 
 def needed(recipe: Recipe) -> tuple[str, ...]:
-    """Names of the artefacts that the crops and the method's plans ask for.
+    """Names of the artefacts that the crops and the method ask for.
 
     Raises:
         UserError: one of them cannot be prepared; names it.
     """
-    rides = (name for epoch in range(recipe.epochs) for name in recipe.method.plan(epoch).rides)
-    names = tuple(dict.fromkeys((*recipe.views.artefacts, *(name for name in rides if name != "labels"))))
+    names = tuple(dict.fromkeys((*recipe.views.artefacts, *(n for n in recipe.method.artefacts if n != "masks"))))
     for name in names:
         if name not in KINDS:
             raise UserError(f"{name!r} cannot be prepared of photos. Need one of {', '.join(KINDS)}.")
