@@ -1,6 +1,7 @@
 """Bootstrapping one group of photos over the bare forward of its backbone, in time and memory, interleaved.
 
     python benchmarks/bootstrap.py [--device cuda] [--images 16] [--clusters 129] [--threads 1] [--photos FOLDER]
+        [--border 32] [--precision bf16-mixed]
 
 Bare: the network up to the end of layer2 on normalised float images, in calls as large as bootstrapping makes them.
 Bootstrapping: uint8 photos in memory to label maps: normalisation, the network up to layer2.2, 20 iterations of
@@ -19,11 +20,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
 
 from cyborgs.masks.bootstrap import CALL_PIXELS, Bootstrap
 from cyborgs.models.backbone import Backbone
 from cyborgs.models.config import BackboneConfig
+from cyborgs.runs.build import Features
 
 HEIGHT, WIDTH = 480, 640
 
@@ -69,14 +70,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--photos", type=Path)
+    parser.add_argument("--border", type=int, default=0)
+    parser.add_argument("--precision", choices=("32-true", "bf16-mixed"), default="32-true")
     parser.add_argument("--cpu-time", action="store_true", help="measure this process's CPU time: on a busy machine")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    backbone = Backbone(BackboneConfig(name="resnet50"), ["layer2.2"]).to(args.device)
+    backbone = Backbone(BackboneConfig(name="resnet50"), ["layer2.2"])
+    backbone.to(args.device).to(memory_format=torch.channels_last)  # as a run has it
     images = pictures(args.images, args.photos)
-    whole = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous().to(args.device)
+    whole = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(args.device)
     with torch.no_grad():
         for part in whole.split(2):  # statistics of BatchNorm, so that features are not those of a blank network
             backbone(backbone.normalise(part))
@@ -84,16 +88,14 @@ def main() -> None:
     ready = [backbone.normalise(part) for part in whole.split(max(1, CALL_PIXELS[args.device] // (HEIGHT * WIDTH)))]
 
     def bare() -> None:
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(args.device, torch.bfloat16, enabled=args.precision == "bf16-mixed"):
             for part in ready:
                 backbone(part, ["layer2"])
-
-    def features(part: Tensor) -> Tensor:
-        return backbone(backbone.normalise(part))["layer2.2"]
 
     def group() -> None:
         source.label(images, 0, 0, 0)
 
+    features = Features(backbone, ("layer2.2",), torch.device(args.device), args.border, args.precision)
     source = Bootstrap(features, clusters=(args.clusters, args.clusters), device=args.device)
     memory = {}
     for name, work in (("bare", bare), ("group", group)):  # warms both up
@@ -106,7 +108,8 @@ def main() -> None:
     ratio = statistics.median(full / alone for alone, full in times)
     alone, full = (statistics.median(column) for column in zip(*times, strict=True))
     print(
-        f"{args.device}, {torch.get_num_threads()} threads, {args.images} images of {WIDTH}x{HEIGHT}, K={args.clusters}:\n"
+        f"{args.device}, {torch.get_num_threads()} threads, {args.images} images of {WIDTH}x{HEIGHT}, K={args.clusters}, "
+        f"border {args.border}, {args.precision}:\n"
         f"  bare forward to layer2 {alone:.3f} s, bootstrapping {full:.3f} s, ratio {ratio:.2f} (goal 2.2), "
         f"spread {min(f / a for a, f in times):.2f} to {max(f / a for a, f in times):.2f}\n"
         f"  peak memory: bare {memory['bare']:.0f} MiB, bootstrapping {memory['group']:.0f} MiB"

@@ -24,7 +24,7 @@ import numpy as np
 import cyborgs
 from cyborgs.data.annotations.open import open_truth
 from cyborgs.data.annotations.truth import Truth
-from cyborgs.data.images import Images
+from cyborgs.data.images import Images, ScannedImages
 from cyborgs.data.listing import list_images
 from cyborgs.data.palette import nearest
 from cyborgs.masks.config import CrfConfig
@@ -153,7 +153,7 @@ def cells(found: dict[str, Any], measures: Sequence[str]) -> str:
 
 def stages(arguments: argparse.Namespace, out: Path) -> str:
     """The store's generations, and bootstrapping with the final weights, with and without CRF."""
-    images = Images.read_csv(arguments.run, "/")
+    images = ScannedImages.read_csv(arguments.run, "/")
     store = cyborgs.MaskStore(arguments.run)
     lines = [
         "| photos | masks | CRF | " + " | ".join(MEASURES) + " | labels a photo |",

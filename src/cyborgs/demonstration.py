@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cyborgs.data.annotations.open import open_truth
-from cyborgs.data.images import Images
+from cyborgs.data.images import Images, ScannedImages
 from cyborgs.data.listing import list_images
 from cyborgs.data.scan import scan
 from cyborgs.data.scenes import Scenes, write_scenes
@@ -52,7 +52,7 @@ def demo(recipe: Recipe, *, out: str | Path, scenes: int = 320) -> Path:
     begun = (out / "run" / "recipe.yaml").exists()
     looking = monitors(recipe, made.photos, out / "run")
     run = pretrain(recipe, data=made.photos, out=out / "run", resume=begun, callbacks=looking)
-    images = Images.from_scan(scan(list_images(made.photos)))
+    images = ScannedImages.from_scan(scan(list_images(made.photos)))
     quality = measure_masks(run, made, images)
     write_bytes(run.folder / "quality.json", (json.dumps(quality, indent=1) + "\n").encode())
     probe = measure_probe(run, made)

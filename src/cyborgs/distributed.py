@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar, cast
@@ -227,6 +228,71 @@ class Vote:
             return False
         before[1].wait()
         return bool(before[0].item())
+
+
+class Pieces:
+    """A long work in pieces, each process at its own pace: up to ``ahead`` pieces before the slowest.
+
+    All call ``do`` equally often, until it returns True or raises, and then, where it did neither, ``finish``. What one
+    piece asked or raised is so found by all at the same call. In one process it is found at once.
+    """
+
+    def __init__(self, ahead: int = 4) -> None:
+        self.ahead = ahead
+        self._sent: deque[tuple[Tensor, dist.Work]] = deque()
+        self._stop = False
+        self._failure: Exception | None = None
+
+    def do(self, piece: Callable[[], bool]) -> bool:
+        """Do the next piece, which returns True where the work is to stop; nothing more of this process's after that.
+
+        The piece itself must not wait for other processes.
+
+        Returns:
+            Whether any process asked to stop.
+
+        Raises:
+            RemoteFailure: a piece failed, and none of this process's. What fails in this one is raised as it is.
+        """
+        if not self._stop and self._failure is None:
+            try:
+                self._stop = piece()
+            except Exception as error:
+                self._failure = error
+        if not is_distributed():
+            if self._failure is not None:
+                raise self._failure
+            return self._stop
+        state = _flag(False).repeat(1 + world_size())
+        state[0] = self._stop
+        state[1 + rank()] = self._failure is not None
+        work = dist.all_reduce(state, op=dist.ReduceOp.MAX, async_op=True)
+        self._sent.append((state, work))
+        return len(self._sent) > self.ahead and self._found()
+
+    def finish(self) -> bool:
+        """Wait for the others' last pieces; returns and raises as ``do``."""
+        while self._sent:
+            if self._found():
+                return True
+        return False
+
+    def _found(self) -> bool:
+        """What the processes said in the oldest call that is not known yet; where it is the end, nothing stays under way."""
+        state, work = self._sent.popleft()
+        work.wait()
+        stop, *failed = state.tolist()
+        if stop or any(failed):
+            while self._sent:
+                self._sent.popleft()[1].wait()
+        if not any(failed):
+            return bool(stop)
+        first = failed.index(1)
+        if self._failure is None:
+            raise RemoteFailure(first)
+        if isinstance(self._failure, UserError):
+            self._failure.reports_itself = first == rank()
+        raise self._failure
 
 
 def broadcast_buffers(module: torch.nn.Module) -> None:

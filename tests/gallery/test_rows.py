@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cyborgs.data.images import Images
+from cyborgs.data.images import Images, ScannedImages
 from cyborgs.data.listing import list_images
 from cyborgs.data.scan import scan
 from cyborgs.errors import UserError
@@ -22,7 +22,7 @@ def photos(tmp_path: Path) -> Images:
     rng = np.random.default_rng(0)
     for i in range(5):
         cv2.imwrite(str(tmp_path / f"p{i}.png"), blocks(rng, cells=(3, 4 + i % 2))[0])
-    return Images.from_scan(scan(list_images(tmp_path), use_cache=False))
+    return ScannedImages.from_scan(scan(list_images(tmp_path), use_cache=False))
 
 
 def test_maps_of_the_shown_and_a_clustering_of_more(photos: Images) -> None:

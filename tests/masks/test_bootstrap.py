@@ -56,6 +56,14 @@ def test_groups_are_random_and_differ_between_cycles():
     assert all(np.concatenate(o).tolist() != np.concatenate(groups).tolist() for o in others)
 
 
+def test_the_network_gets_channels_last():
+    def look(images: Tensor) -> Tensor:
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        return colours(images)
+
+    Bootstrap(look).label(random_images((64, 48), (64, 48), (40, 72)), 0, 0, 0)
+
+
 def test_map_has_the_size_of_the_feature_map():
     sizes = [(64, 48), (40, 72), (64, 48), (97, 33), (40, 72)]
     maps = Bootstrap(convolution(), clusters=(4, 4)).label(random_images(*sizes), 0, 0, 0)

@@ -149,6 +149,7 @@ def test_two_processes_equal_one(tmp_path: Path):
     assert (first["plain"], second["plain"], first["alone"]) == ("True", "True", "True")
     assert first["progress"] == second["progress"] == "[(0, 5), (2, 5), (4, 5), (5, 5)]"
     assert (first["stop"], second["stop"]) == ("False", "False")
+    assert (first["pace"], second["pace"]) == ("True", "True"), "no process waits for the others after each group"
     assert first["broken"] == "RemoteFailure: process 1 of 2 failed; its own message says why."
     assert second["broken"].startswith("OSError: photo ")
     assert (first["folder"], second["folder"]) == ("DiskError", "RemoteFailure")

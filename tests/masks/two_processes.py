@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -44,6 +45,28 @@ def source() -> Bootstrap:
     )
 
 
+class Waiting:
+    """Like ``source``; the first process's first group is not finished before the second process has begun its second."""
+
+    def __init__(self, file: Path, rank: int) -> None:
+        self.inner = source()
+        self.file = file
+        self.rank = rank
+
+    def __getattr__(self, name: str):
+        return getattr(self.inner, name)
+
+    def label(self, images, seed: int, cycle: int, group: int):
+        if (self.rank, group) == (1, 3):
+            self.file.touch()
+        end = time.monotonic() + 20
+        while (self.rank, group) == (0, 0) and not self.file.exists():
+            if time.monotonic() > end:
+                raise TimeoutError("the other process waits too")
+            time.sleep(0.01)
+        return self.inner.label(images, seed, cycle, group)
+
+
 def outcome(call) -> str:
     try:
         return str(call())
@@ -77,6 +100,9 @@ def take_part(rank: int, folder: Path) -> None:
     print("broken", outcome(lambda: make(Images(broken), folder / "two", 1)))
     (folder / "file").touch()
     print("folder", outcome(lambda: make(Images(), folder / "file", 1)).partition(":")[0])
+    waiting = Waiting(folder / "second", rank)
+    made = outcome(lambda: generate(waiting, Images(), folder / "three", 0, seed=3, cycle=1, manifest={}))
+    print("pace", made)
     print("left", MaskStore(folder / "two").generation, sorted(p.name for p in (folder / "two" / "masks").iterdir()))
     distributed.barrier()
     dist.destroy_process_group()

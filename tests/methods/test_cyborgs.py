@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from cyborgs.errors import UserError
+from cyborgs.masks.bootstrap import Bootstrap
 from cyborgs.methods.cyborgs.method import Cyborgs
 from cyborgs.methods.cyborgs.settings import CyborgsConfig
-from cyborgs.runs.build import Features, build_method
+from cyborgs.runs.build import Features, build_method, build_source
 from cyborgs.structures import EpochPlan, StepSeed, View
 from cyborgs.views.config import ViewSpec
 from tests.conftest import tiny_recipe
@@ -160,6 +161,20 @@ def test_features_join_layers_at_the_finest_grid() -> None:
     assert two.shape == (2, 48 + 192, 6, 10)
     assert torch.equal(two[:, :48], one)
     assert not one.requires_grad
+
+
+def test_bootstrapping_runs_in_the_precision_of_the_run() -> None:
+    method = method_with().eval()
+    images = torch.randint(0, 256, (1, 3, 48, 64), dtype=torch.uint8)
+    plain = build_source(tiny_recipe(), method, torch.device("cpu"))
+    mixed = build_source(replace(tiny_recipe(), precision="bf16-mixed"), method, torch.device("cpu"))
+    assert isinstance(plain, Bootstrap)
+    assert isinstance(mixed, Bootstrap)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        (layer,) = method.clustered
+        expected = method.backbone(method.backbone.normalise(images), [layer])[layer]
+    assert torch.equal(mixed.features(images), expected)
+    assert plain.features(images).dtype == torch.float32
 
 
 def test_fused_layers_alone_reach_the_contrast() -> None:

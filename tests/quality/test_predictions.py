@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyborgs.data.images import Images
+from cyborgs.data.images import ScannedImages
 from cyborgs.data.scenes import write_label_png
 from cyborgs.errors import UserError
 from cyborgs.masks.store import GenerationWriter
@@ -31,7 +31,7 @@ def segmented(tmp_path: Path) -> Path:
 def run(tmp_path: Path) -> Path:
     run = tmp_path / "run"
     run.mkdir()
-    Images(run, [("x.jpg", 30, 40, 1), ("y.jpg", 60, 80, 2)]).write_csv(run)
+    ScannedImages(run, [("x.jpg", 30, 40, 1), ("y.jpg", 60, 80, 2)]).write_csv(run)
     for generation in range(2):
         writer = GenerationWriter(run, generation, 2)
         for i in range(2):
@@ -116,7 +116,7 @@ def test_a_generation_that_is_not_complete(run: Path) -> None:
 
 
 def test_a_run_of_other_photos(run: Path) -> None:
-    Images(run, [("x.jpg", 30, 40, 1)]).write_csv(run)
+    ScannedImages(run, [("x.jpg", 30, 40, 1)]).write_csv(run)
     with pytest.raises(UserError, match=r"2 maps, images\.csv 1 photos"):
         open_predictions(run)
 

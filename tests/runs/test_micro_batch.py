@@ -15,7 +15,7 @@ import torch
 import torch.multiprocessing as mp
 from lightning_fabric import Fabric
 
-from cyborgs.data.images import Images
+from cyborgs.data.images import Images, ScannedImages
 from cyborgs.data.listing import list_images
 from cyborgs.data.scan import scan
 from cyborgs.engine.contract import Stopped
@@ -55,7 +55,7 @@ def limit(
 
 
 def images_of(photos: Path) -> Images:
-    return Images.from_scan(scan(list_images(photos)))
+    return ScannedImages.from_scan(scan(list_images(photos)))
 
 
 def find(recipe: Recipe, photos: Path) -> int:

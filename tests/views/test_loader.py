@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from cyborgs.data.decode import UnreadableImage
-from cyborgs.data.images import Images
+from cyborgs.data.images import Images, ScannedImages
 from cyborgs.data.listing import InputError, list_images
 from cyborgs.data.scan import scan
 from cyborgs.seeds import numpy_generator
@@ -54,7 +54,7 @@ def broken_masks() -> Masks:
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Images:
     folder = make_photos(tmp_path_factory.mktemp("photos"), COUNT)
-    return Images.from_scan(scan(list_images(folder), use_cache=False))
+    return ScannedImages.from_scan(scan(list_images(folder), use_cache=False))
 
 
 def batches(images: Images, workers: int = 0, rank: int = 0, world: int = 1, micro_batch: int = 0) -> Batches:
@@ -318,7 +318,7 @@ def test_the_global_generators_are_left_alone(images: Images) -> None:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_photo_that_fails_later_stops_by_name(tmp_path: Path, workers: int) -> None:
     folder = make_photos(tmp_path / "photos", 16)
-    loader = batches(Images.from_scan(scan(list_images(folder))), workers)
+    loader = batches(ScannedImages.from_scan(scan(list_images(folder))), workers)
     bad = loader.images.name(int(loader.order(0)[9]))  # in the second step
     (folder / bad).write_bytes((folder / bad).read_bytes()[:-40])
     steps = loader(0)

@@ -49,6 +49,7 @@ def decoding(data: Path | None, file_system: Callable[[Path], str]) -> dict[str,
     import simplejpeg
 
     from cyborgs.data.decode import UnreadableImage, decode
+    from cyborgs.data.images import PhotoFiles
     from cyborgs.errors import printable
 
     coarse = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
@@ -68,7 +69,7 @@ def decoding(data: Path | None, file_system: Callable[[Path], str]) -> dict[str,
             break
         start = time.perf_counter()
         try:
-            content = path.read_bytes()
+            content = PhotoFiles((path,)).content(0)
             middle = time.perf_counter()
             height, width, _ = decode(content, str(path)).shape
         except (OSError, ValueError) as error:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from cyborgs.data.images import Images
 from cyborgs.errors import UserError
 from cyborgs.features.extraction import Progress, UInt8, join, layer_maps
-from cyborgs.features.threads import SizedPhotos, stream_maps
+from cyborgs.features.threads import stream_maps
 from cyborgs.masks.bootstrap import cap_short_side
 from cyborgs.ops.enlarge import Enlarged, of_cells
 from cyborgs.ops.streaming_kmeans import SAMPLE_BYTES, StreamingKMeans
@@ -105,7 +106,7 @@ def cluster_cells(
 
 def cluster_photos(
     backbone: Backbone,
-    photos: SizedPhotos,
+    photos: Images,
     clusters: Sequence[int],
     *,
     layers: Sequence[str],

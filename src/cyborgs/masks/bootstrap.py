@@ -91,7 +91,7 @@ class Bootstrap(SourceDefaults):
         """Build the source.
 
         Args:
-            features: uint8 (b, 3, H, W) RGB on ``device`` -> floats (b, D, h, w): the clustered layer. The caller
+            features: uint8 (b, 3, H, W) RGB, channels last, on ``device`` -> floats (b, D, h, w): the clustered layer. The caller
                 sees to eval mode and to normalising the pixels.
             clusters: lowest and highest K, within 1..256.
             group_size: images that are clustered together.
@@ -178,7 +178,8 @@ class Bootstrap(SourceDefaults):
             for first in range(0, len(positions), step):
                 called = positions[first : first + step]
                 batch = torch.from_numpy(np.stack([images[position] for position in called]))
-                maps = self.features(batch.permute(0, 3, 1, 2).contiguous().to(self.device))
+                # Channels last as it is: convolutions are quicker so, and rows of the map are then no copy.
+                maps = self.features(batch.permute(0, 3, 1, 2).to(self.device))
                 if maps.ndim != 4 or len(maps) != len(called):
                     raise ValueError(f"features gave {tuple(maps.shape)} for {len(called)} images, not (b, D, h, w)")
                 for position, one in zip(called, maps, strict=True):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from cyborgs import distributed
+from cyborgs.data.images import Images
 from cyborgs.machine.cores import usable_cores
 from cyborgs.masks.source import GroupMaker, T
 from cyborgs.masks.store import GenerationWriter
@@ -18,19 +20,9 @@ from cyborgs.structures import LabelMap
 _NO_IMAGE = np.empty((0, 0, 3), np.uint8)
 
 
-class ReadableImages(Protocol):
-    """Random access to pictures; ``read`` is called from several threads."""
-
-    def __len__(self) -> int:
-        """How many there are."""
-
-    def read(self, index: int, /) -> np.ndarray:
-        """uint8 (H, W, 3)."""
-
-
 def generate(
     source: GroupMaker[LabelMap],
-    images: ReadableImages,
+    images: Images,
     path: str | Path,
     generation: int,
     *,
@@ -55,7 +47,7 @@ def generate(
         cycle: number of the bootstrapping: other groups and clusters in each.
         manifest: what the maps are made from, kept beside them.
         progress: called with (groups done by all processes, all groups), starting at 0.
-        stopped: asked before each group; True on any process ends the work.
+        stopped: asked before each group; True on any process ends the work (of the others some groups later).
         threads: that decode the next group while this one is labelled; by default up to 4.
 
     Returns:
@@ -96,7 +88,7 @@ def generate(
 
 def label_groups(
     source: GroupMaker[T],
-    images: ReadableImages,
+    images: Images,
     groups: Sequence[tuple[int, np.ndarray]],
     write: Callable[[int, np.ndarray, Sequence[T]], None],
     *,
@@ -127,16 +119,16 @@ def label_groups(
     own = groups[rank::world] if rank < world else []
     total = done + len(groups)
 
-    def ask(finished: int) -> bool:
-        if progress is not None:
-            progress(done + finished, total)
-        return stopped is not None and stopped()
-
     with _Decoder(source, images, threads or min(4, usable_cores())) as decoder:
 
-        def work(turn: int) -> None:
+        def label(turn: int) -> bool:
+            """Whether to stop; else the maps of this process's group are written."""
+            if progress is not None:
+                progress(done + turn * world, total)
+            if stopped is not None and stopped():
+                return True
             if turn >= len(own):
-                return
+                return False
             group, indices = own[turn]
             try:
                 pictures = decoder.finish()
@@ -147,13 +139,17 @@ def label_groups(
                 error.add_note(f"while labelling group {group} of cycle {cycle}: images {indices.tolist()}")
                 raise
             write(group, indices, maps)
+            return False
 
         if own:
             decoder.start(own[0][1])
+        # Groups take unequal times (K is drawn): nobody waits for the others after each.
+        pieces = distributed.Pieces()
         for turn in range(-(-len(groups) // world)):
-            if distributed.all_any(distributed.all_or_none(ask, turn * world)):
+            if pieces.do(partial(label, turn)):
                 return False
-            distributed.all_or_none(work, turn)
+        if pieces.finish():
+            return False
     if progress is not None:
         progress(total, total)
     return True
@@ -187,7 +183,7 @@ def _nothing() -> None:
 class _Decoder:
     """Reads the pictures of one group in threads, while another group is labelled."""
 
-    def __init__(self, source: GroupMaker[Any], images: ReadableImages, threads: int) -> None:
+    def __init__(self, source: GroupMaker[Any], images: Images, threads: int) -> None:
         self.source = source
         self.images = images
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")

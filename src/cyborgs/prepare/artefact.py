@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cyborgs import distributed
+from cyborgs.data.images import Images
 from cyborgs.data.store import RecordStore, RecordWriter
 from cyborgs.data.store_format import StoreError
 from cyborgs.files import make_folder, remove_tree
 from cyborgs.masks.source import GroupMaker
-from cyborgs.prepare.cache import Photos, Work, cache_folder, describe, make_once
+from cyborgs.prepare.cache import Work, cache_folder, describe, make_once
 from cyborgs.views.side import Kind
 
 DTYPES: Final[dict[Kind, tuple[str, int]]] = {
@@ -97,7 +98,7 @@ def unpack(path: Path, index: int, record: bytes, kind: Kind) -> NDArray[Any]:
 
 def prepare(
     maker: Maker,
-    images: Photos,
+    images: Images,
     out: Path,
     *,
     say: Callable[[str], None],

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Generic, Literal, Protocol
+from typing import Any, Final, Generic, Literal
 
 import numpy as np
 import PIL
@@ -30,12 +30,13 @@ import xxhash
 from filelock import FileLock, Timeout
 
 from cyborgs import distributed
+from cyborgs.data.images import Images
 from cyborgs.data.store import RecordStore, RecordWriter
 from cyborgs.data.store_format import StoreError
 from cyborgs.errors import DiskError
 from cyborgs.files import make_folder, write_bytes
 from cyborgs.machine.disk_errors import disk_error
-from cyborgs.masks.generate import ReadableImages, label_groups
+from cyborgs.masks.generate import label_groups
 from cyborgs.masks.source import GroupMaker, T
 from cyborgs.sealed import sealed
 
@@ -43,13 +44,6 @@ FORMAT: Final = 1
 Groups = Sequence[tuple[int, np.ndarray]]
 LOOK_AGAIN: Final = 1.0
 """Seconds between two looks at the lock that another run holds."""
-
-
-class Photos(ReadableImages, Protocol):
-    """Pictures that have a name as a whole."""
-
-    def fingerprint(self) -> str:
-        """Changes with any name, any file's bytes, and their order."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +84,7 @@ class Work(Generic[T]):
     """The record of a photo."""
 
 
-def describe(maker: GroupMaker[Any], name: str, identity: Mapping[str, Any], images: Photos) -> dict[str, Any]:
+def describe(maker: GroupMaker[Any], name: str, identity: Mapping[str, Any], images: Images) -> dict[str, Any]:
     """All that something made of these photos depends on, as JSON holds it."""
     versions = {"zlib": zlib.ZLIB_RUNTIME_VERSION}
     if maker.needs_images:
@@ -118,7 +112,7 @@ def groups_of(maker: GroupMaker[Any], count: int) -> list[tuple[int, np.ndarray]
 
 def make_once(
     work: Work[T],
-    images: Photos,
+    images: Images,
     folder: Path,
     publish: Callable[[list[Path]], None],
     *,

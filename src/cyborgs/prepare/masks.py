@@ -7,27 +7,28 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from cyborgs.data.images import Images
 from cyborgs.data.store import RecordStore
 from cyborgs.masks.folder import pack
 from cyborgs.masks.generate import generate
 from cyborgs.masks.source import MaskSource
 from cyborgs.masks.store import KIND, GenerationWriter
-from cyborgs.prepare.cache import Outcome, Photos, Work, cache_folder, describe, groups_of, is_intact, make_once
+from cyborgs.prepare.cache import Outcome, Work, cache_folder, describe, groups_of, is_intact, make_once
 from cyborgs.structures import LabelMap
 
 
-def _work(source: MaskSource, images: Photos) -> Work[LabelMap]:
+def _work(source: MaskSource, images: Images) -> Work[LabelMap]:
     assert source.identity is not None
     description = describe(source, source.name, source.identity, images)
     return Work("masks", source, description, KIND, {"void": source.void}, lambda one: pack(one.labels))
 
 
-def default_cache(source: MaskSource, images: Photos) -> Path:
+def default_cache(source: MaskSource, images: Images) -> Path:
     """The folder of these maps, below ``$XDG_CACHE_HOME`` or ``~/.cache``."""
     return cache_folder("masks", _work(source, images).description)
 
 
-def is_found(source: MaskSource, images: Photos, cache: Path | None = None) -> bool:
+def is_found(source: MaskSource, images: Images, cache: Path | None = None) -> bool:
     """Whether all maps of a source and these photos are kept already."""
     folder, work = cache or default_cache(source, images), _work(source, images)
     return all(is_intact(folder, work, *one) for one in groups_of(source, len(images)))
@@ -35,7 +36,7 @@ def is_found(source: MaskSource, images: Photos, cache: Path | None = None) -> b
 
 def fixed_generation(
     source: MaskSource,
-    images: Photos,
+    images: Images,
     path: str | Path,
     generation: int = 0,
     *,

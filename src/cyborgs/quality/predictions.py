@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cyborgs.data.annotations.png import read_numbers
-from cyborgs.data.images import Images
+from cyborgs.data.images import ScannedImages
 from cyborgs.data.store_format import StoreError
 from cyborgs.errors import UserError
 from cyborgs.masks.folder import masks_folder
@@ -101,7 +101,7 @@ def _of_run(run: Path, generation: int | None) -> Predictions:
         store = MaskStore(run, generation)
     except StoreError as error:
         raise UserError(f"{error}") from error
-    images = Images.read_csv(run, run)
+    images = ScannedImages.read_csv(run, run)
     if len(images) != len(store):
         raise UserError(f"{run}: generation {store.generation} has {len(store)} maps, images.csv {len(images)} photos.")
     about = {"generation": store.generation, "manifest": store.manifest}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -52,16 +54,24 @@ class Features:
     Called with uint8 (b, 3, H, W); returns (b, D, H/8, W/8), deeper layers bilinearly at the first one's size.
     """
 
-    def __init__(self, backbone: Backbone, layers: tuple[str, ...], device: torch.device, border: int = 0) -> None:
-        """``border``: see ``models.borders.photo_maps``."""
+    def __init__(
+        self,
+        backbone: Backbone,
+        layers: tuple[str, ...],
+        device: torch.device,
+        border: int = 0,
+        precision: Literal["32-true", "bf16-mixed"] = "32-true",
+    ) -> None:
+        """``border``: see ``models.borders.photo_maps``. ``precision``: of the network; bf16-mixed gives bfloat16."""
         self.border = border
+        self.mixed = precision == "bf16-mixed"
         self.backbone = backbone
         self.layers = layers
         self.device = device
 
     def __call__(self, images: Tensor) -> Tensor:
         """See the class."""
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
             maps = photo_maps(self.backbone, images.to(self.device), self.layers, self.border)
             ordered = [maps[layer] for layer in self.layers]
             height, width = max((m.shape[2], m.shape[3]) for m in ordered)
@@ -90,7 +100,13 @@ def build_source(
         return fixed
     assert bootstrapping is not None  # the recipe checks it
     return Bootstrap(
-        Features(method.backbone, bootstrapped_layers(bootstrapping, method.backbone), device, masks.border),
+        Features(
+            method.backbone,
+            bootstrapped_layers(bootstrapping, method.backbone),
+            device,
+            masks.border,
+            recipe.precision,
+        ),
         clusters=bootstrapping.clusters,
         group_size=masks.group_size,
         short_side=masks.short_side,

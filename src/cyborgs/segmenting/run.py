@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from cyborgs.data.images import Images
+from cyborgs.data.images import Images, ScannedImages
 from cyborgs.engine.log import moving
 from cyborgs.errors import UserError, printable
 from cyborgs.files import make_folder
@@ -43,7 +43,7 @@ IDS: dict[str, Ids] = {
 
 def segment(
     photos: str | Path,
-    read_photos: Callable[[str | Path], Images],
+    read_photos: Callable[[str | Path], ScannedImages],
     config: SegmentConfig,
     *,
     out: str | Path,
@@ -70,7 +70,7 @@ def segment(
 
 
 def _write(
-    images: Images,
+    images: ScannedImages,
     config: SegmentConfig,
     named: Named | None,
     layers: tuple[str, ...],
@@ -137,7 +137,7 @@ def _folders(out: Path, ks: Sequence[int]) -> dict[int, Path]:
     return {k: out if len(ks) == 1 else out / f"k{k}" for k in ks}
 
 
-def _say(images: Images, what: str, folder: Path, found: bool) -> None:
+def _say(images: ScannedImages, what: str, folder: Path, found: bool) -> None:
     done = " (found, made by an earlier start)" if found else ""
     labels = printable(str(folder / "labels"))
     print(f"{len(images)} photos in {what}, {len(images.skipped)} files skipped: {labels}{done}")
@@ -216,7 +216,7 @@ def _source(
     return made
 
 
-def _exports(config: SegmentConfig, images: Images) -> Callable[[int], Sequence[Export]]:
+def _exports(config: SegmentConfig, images: ScannedImages) -> Callable[[int], Sequence[Export]]:
     """Number of clusters (0: labels of a photo's own) -> the writers that were asked for."""
     folder = Path(images.root).resolve().name
 

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from safetensors.torch import save
 
+from cyborgs.data.decode import orientation
+from cyborgs.data.images import Images
 from cyborgs.data.palette import nearest
 from cyborgs.errors import UserError
 from cyborgs.features.clustering import Clusters, cluster_photos
 from cyborgs.features.extraction import Progress, UInt8
-from cyborgs.features.threads import Hands, SizedPhotos, stream_maps, threads_by_default
+from cyborgs.features.threads import Hands, stream_maps, threads_by_default
 from cyborgs.files import write_bytes
 from cyborgs.masks.config import CrfConfig
 from cyborgs.masks.crf import refine, require_crf
@@ -40,7 +42,7 @@ def no_exports(clusters: int) -> Sequence[Export]:
 
 
 def segment(
-    images: SizedPhotos,
+    images: Images,
     backbone: Backbone,
     out: Path | str,
     *,
@@ -69,7 +71,7 @@ def segment(
     and, last, ``segments.csv`` (share of each cluster's pixels per photo). A start with the same settings goes on.
 
     Args:
-        images: ``data.images.Images``.
+        images: what is labelled.
         backbone: whose features are clustered.
         out: a folder; made where it is missing.
         layers: what is clustered.
@@ -156,7 +158,7 @@ def segment(
 
 
 def _label_all(
-    images: SizedPhotos,
+    images: Images,
     backbone: Backbone,
     folders: Mapping[int, SegmentFolder],
     found: Mapping[int, Clusters | None],
@@ -203,7 +205,7 @@ def _label_all(
 
 def _refine(
     folder: SegmentFolder,
-    images: SizedPhotos,
+    images: Images,
     i: int,
     name: str,
     cosines: Any,
@@ -219,7 +221,7 @@ def _refine(
 
 def write_photo(
     folder: SegmentFolder,
-    images: SizedPhotos,
+    images: Images,
     i: int,
     name: str,
     labels: UInt8,
@@ -230,8 +232,8 @@ def write_photo(
     """Write a photo's files; the photo is read where an overlay needs it. Called in threads."""
     if image is None and folder.overlays:
         image = images.read(i)
-    orientation = images.orientation(i) if folder.exports else 1
-    folder.add(PhotoMask(i, images.name(i), name, labels, cosine, void, orientation), image)
+    turned = orientation(images.content(i)) if folder.exports else 1
+    folder.add(PhotoMask(i, images.name(i), name, labels, cosine, void, turned), image)
 
 
 def _write_clusters(path: Path, clusters: Clusters) -> None:

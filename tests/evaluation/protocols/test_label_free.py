@@ -71,7 +71,7 @@ def test_the_same_figures_as_beside_the_vote(tmp_path: Path) -> None:
     voted = KnnSettings(neighbours=(3,), size=32)
     classes = knn.open_data(str(make_classes(tmp_path / "set")), voted, 0)
     wanted = knn.evaluate(make_backbone(), classes, voted, Context()).figures
-    (tmp_path / "list.txt").write_text("\n".join(map(str, classes.test.photos)))
+    (tmp_path / "list.txt").write_text("\n".join(map(str, classes.test.photos.paths)))
     data = label_free.open_data(str(tmp_path / "list.txt"), SETTINGS, 0)
     found = label_free.evaluate(make_backbone(), data, SETTINGS, Context()).figures
     for name in ("alignment", "uniformity", "effective_rank"):
@@ -96,7 +96,7 @@ def test_collapse_and_a_share_of_no_labels_are_told(tmp_path: Path) -> None:
 def test_which_photos(tmp_path: Path) -> None:
     folder = make_photos(tmp_path / "set", 12)
     (folder / "notes.md").write_text("no photo")
-    few = [label_free.open_data(str(folder), replace(SETTINGS, images=n), 1).test.photos for n in (4, 9, 12, 4)]
+    few = [label_free.open_data(str(folder), replace(SETTINGS, images=n), 1).test.photos.paths for n in (4, 9, 12, 4)]
     assert set(few[0]) < set(few[1]) < set(few[2])
     assert few[0] == few[3]
     assert label_free.open_data(str(folder), SETTINGS, 0).counts["skipped: files that are no photos"] == 1

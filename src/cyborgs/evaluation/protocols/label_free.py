@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
+from cyborgs.data.images import PhotoFiles
 from cyborgs.data.listing import list_images
 from cyborgs.errors import UserError
 from cyborgs.evaluation.contract import Context, Result
@@ -54,7 +55,7 @@ def open_data(data: str, settings: LabelFreeSettings, seed: int, data_set: str =
         "links and folders that cannot be followed": len(listing.skipped),
         "photos beyond --images": len(photos) - len(chosen),
     }
-    every = Labelled(tuple(photos), np.zeros((len(photos), 0), np.int8))
+    every = Labelled(PhotoFiles(tuple(photos)), np.zeros((len(photos), 0), np.int8))
     return Split(every.part(()), every.part(chosen), {why: n for why, n in left_out.items() if n})
 
 
