@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tests.conftest import tiny_recipe
 from tests.methods.contract import MethodContract
 from tests.methods.distributions import install
 from tests.methods.toy_six.settings import ToySixConfig
+from tests.runs.test_pretrain import run
 
 VIEWS = ViewSpec(
     size=64,
@@ -47,3 +49,9 @@ class TestToySix(MethodContract):
         prepare=PrepareConfig(boxes=SelectiveSearchConfig(min_side=8, boxes=5), neighbours=3),
         epochs=4,
     )
+
+    def test_four_loader_processes_change_nothing(self, whole: tuple[Path, Path], tmp_path: Path) -> None:
+        photos, folder = whole
+        run(replace(self.recipe, workers=4), photos, tmp_path / "run")
+        name = "backbone.safetensors"
+        assert (tmp_path / "run" / name).read_bytes() == (folder / name).read_bytes()
