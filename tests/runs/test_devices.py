@@ -80,6 +80,8 @@ def test_gradients_are_those_of_one_process_and_the_search_ends_with_the_warm_up
     for process in processes:
         process.join(120)
     assert [process.exitcode for process in processes] == [0, 0]
+    for process in processes:
+        process.close()
     expected, _ = measure(Fabric(accelerator="cpu", devices=1), 0, 1)
     for rank in range(2):
         found, searched = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
