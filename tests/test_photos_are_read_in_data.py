@@ -16,7 +16,6 @@ ALLOWED = {
     ("masks/static.py", "simplejpeg"): "its version is part of what masks depend on",
     ("report/render.py", "decode"): "the monitors' pictures, which the product wrote itself",
     ("report/pictures.py", "Image.open"): "label maps of --truth",
-    ("quality/predictions.py", "Image.open"): "label maps that are judged",
 }
 """What may stand where, and why it is no photo."""
 
