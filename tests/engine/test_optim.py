@@ -8,6 +8,7 @@ from torch import nn
 
 from cyborgs.engine.optim import LARS, build_optimizer, clip_gradients, parameter_groups, set_rates
 from cyborgs.engine.optimizer_config import OptimizerConfig
+from cyborgs.errors import UserError
 
 
 def numpy_lars(
@@ -281,6 +282,11 @@ def test_exclusions_by_pattern_and_decay_of_all() -> None:
     }
     everything = rates_of(Net(), OptimizerConfig(weight_decay=0.1, decay_vectors=True))
     assert all(decay == 0.1 for _, decay in everything.values())
+
+
+def test_a_pattern_that_names_nothing_is_a_mistake() -> None:
+    with pytest.raises(UserError, match=r"optimizer.exclude: no parameter is named '\*.positions'; there are backbone"):
+        parameter_groups(Net(), OptimizerConfig(exclude=("*.positions",)))
 
 
 def test_rates_and_schedules_reach_the_groups() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cyborgs.engine.optimizer_config import OptimizerConfig
+from cyborgs.errors import UserError
 
 EPSILON = 1e-8
 """Added to the gradient's norm (docs/method.md)."""
@@ -111,10 +112,14 @@ def parameter_groups(module: nn.Module, config: OptimizerConfig) -> list[dict[st
 
     The first: weights (two and more dimensions) with the weight decay; the second: biases and the parameters of norms,
     without decay and without LARS's adaptation, and what ``config.exclude`` names. With ``layer_decay`` two such groups
-    for each rate, which is their ``lr_scale``.
+    for each rate, which is their ``lr_scale``. UserError where a pattern names no parameter.
     """
     trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     scales = _scales(trained, config.layer_decay)
+    for pattern in config.exclude:
+        if not any(fnmatchcase(name, pattern) for name, _ in trained):
+            names = ", ".join(name for name, _ in trained[:3])
+            raise UserError(f"optimizer.exclude: no parameter is named {pattern!r}; there are {names}, ...")
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {(1.0, False): [], (1.0, True): []}
     for name, parameter in trained:
         vector = parameter.dim() < 2 and not config.decay_vectors
