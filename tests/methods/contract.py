@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cyborgs import distributed
 from cyborgs.api import report
-from cyborgs.data.images import Images
+from cyborgs.data.images import ScannedImages
 from cyborgs.data.listing import list_images
 from cyborgs.data.scan import scan
 from cyborgs.engine.accumulate import Gradients
@@ -268,7 +268,7 @@ class MethodContract:
         self, method: Method, photos: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The network runs out of memory above what the smallest micro-batch needs; weights are left as they were."""
-        images = Images.from_scan(scan(list_images(photos)))
+        images = ScannedImages.from_scan(scan(list_images(photos)))
         sizes = micro_batches(self.recipe, self.recipe.batch_size)
         forward, asked, most = Backbone.forward, [0], 10**9
 
