@@ -25,10 +25,10 @@ from cyborgs.machine import memory
 from cyborgs.methods.cyborgs.settings import CyborgsConfig
 from cyborgs.models.config import BackboneConfig
 from cyborgs.runs.build import build_method
-from cyborgs.runs.micro_batch import made_up_batch
 from cyborgs.runs.recipe import Recipe
 from cyborgs.structures import EpochPlan, StepSeed
 from cyborgs.views.config import ViewSpec
+from cyborgs.views.micro_batches import made_up_batch
 
 KINDS = {"whole batch": ("whole", "micro"), "plain": ("parts", "micro"), "cached": ("parts", "global")}
 

@@ -23,6 +23,7 @@ import cv2
 import numpy as np
 import torch
 
+from cyborgs.data.images import PhotoFiles
 from cyborgs.evaluation.photos import voting
 from cyborgs.features.cache import BATCH, Extraction, extract, squares
 from cyborgs.features.threads import threads_by_default
@@ -116,7 +117,7 @@ def main() -> None:
     size = BATCH[args.device]
     with tempfile.TemporaryDirectory() as folder:
         files = sorted(args.photos.rglob("*.jpg")) if args.photos else pictures(Path(folder), min(count, 64))
-        files = [files[i % len(files)] for i in range(count)]
+        photos = PhotoFiles(tuple(files[i % len(files)] for i in range(count)))
         batch = torch.randint(0, 256, (size, 3, SIZE, SIZE), dtype=torch.uint8).to(memory_format=torch.channels_last)
         ready = backbone.normalise(batch.to(args.device))
 
@@ -126,11 +127,11 @@ def main() -> None:
                 backbone(ready, [layer])
 
         def loader() -> None:
-            for _ in squares(files, how.transform, args.decoders):
+            for _ in squares(photos, how.transform, args.decoders):
                 pass
 
         def whole() -> None:
-            extract(backbone, files, how, threads=args.decoders)
+            extract(backbone, photos, how, threads=args.decoders)
 
         works = (bare, loader, whole)
         for work in works:  # warms all up

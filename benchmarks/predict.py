@@ -23,7 +23,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from cyborgs.data.images import Images
+from cyborgs.data.images import ScannedImages
 from cyborgs.data.listing import list_images
 from cyborgs.data.scan import scan
 from cyborgs.data.scenes import write_scenes
@@ -53,7 +53,7 @@ def recipes() -> dict[str, Recipe]:
 
 def predict(recipe: Recipe, data: Path) -> dict[str, float]:
     """The costs, as ``--dry-run`` finds them."""
-    images = Images.from_scan(scan(list_images(data)))
+    images = ScannedImages.from_scan(scan(list_images(data)))
     resolved = recipe.resolved(len(images))
     begun = time.perf_counter()
     measured = Rehearsal(make_fabric(resolved), resolved, images, lambda text: None).measure()

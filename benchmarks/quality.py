@@ -19,11 +19,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from cyborgs.data.annotations.png import read_numbers
 from cyborgs.data.scenes import write_label_png
 from cyborgs.machine.cores import usable_cores
 from cyborgs.quality.measure import QualitySettings, measure
 from cyborgs.quality.photo import photo_scores
-from cyborgs.quality.predictions import open_predictions, read_labels
+from cyborgs.quality.predictions import open_predictions
 
 SHAPE = (320, 480)
 CLASSES, CLUSTERS = 11, 27
@@ -40,7 +41,7 @@ class PngTruth:
 
     def classes(self, i: int) -> np.ndarray:
         """Class of each pixel, int32; 255 is void."""
-        labels = read_labels(self.files[i]).astype(np.int32)
+        labels = read_numbers(self.files[i])
         return np.where(labels == 255, -1, labels)
 
     def regions(self, i: int) -> np.ndarray:

@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 from skimage.segmentation import felzenszwalb
 
-from cyborgs.data.images import Images
+from cyborgs.data.images import Images, ScannedImages
 from cyborgs.data.listing import list_images
 from cyborgs.data.scan import scan
 from cyborgs.data.scenes import write_scenes
@@ -125,7 +125,7 @@ def main() -> None:
         if not arguments.photos:
             write_scenes(folder, arguments.images, size=(640, 480))
         listing = list_images(arguments.photos or Path(folder) / "photos")
-        found = Images.from_scan(scan(listing, use_cache=False))
+        found = ScannedImages.from_scan(scan(listing, use_cache=False))
         photos = found.subset(np.linspace(0, len(found) - 1, min(arguments.images, len(found))).round().astype(int))
         pixels = np.mean([np.prod(photos.size(i)) for i in range(len(photos))])
         print(f"{len(photos)} photos of {pixels / 1e6:.2f} megapixels (mean), {cores()} cores\n")

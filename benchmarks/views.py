@@ -29,7 +29,7 @@ from torchvision.transforms import v2
 from cyborgs.data.decode import decode
 from cyborgs.seeds import numpy_generator
 from cyborgs.views.config import Crop, ViewSpec
-from cyborgs.views.pair import make_views
+from cyborgs.views.sample import Photo, make_views
 
 Pixels = np.ndarray
 SPEC = ViewSpec()
@@ -64,12 +64,12 @@ def decoding(data: bytes, i: int) -> object:
 
 def ours(data: bytes, i: int) -> object:
     label_map = MAPS[i % len(MAPS)]
-    return make_views(decode(data, "photo"), label_map, SPEC, numpy_generator(0, "sample", 0, i))
+    return make_views(Photo(decode(data, "photo"), label_map), SPEC, numpy_generator(0, "sample", 0, i))
 
 
 def ours_area(data: bytes, i: int) -> object:
     spec = ViewSpec(interpolation="area")
-    return make_views(decode(data, "photo"), MAPS[i % len(MAPS)], spec, numpy_generator(0, "sample", 0, i))
+    return make_views(Photo(decode(data, "photo"), MAPS[i % len(MAPS)]), spec, numpy_generator(0, "sample", 0, i))
 
 
 def torchvision_view(crop: Crop) -> v2.Compose:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from cyborgs.cli import main
 from cyborgs.data.decode import UnreadableImage
-from cyborgs.data.images import Images
+from cyborgs.data.images import ScannedImages
 from cyborgs.data.listing import list_images
 from cyborgs.data.scan import MAX_BYTES, scan
 from cyborgs.errors import UserError, printable
@@ -72,7 +72,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_in_tables_they_stay_what_they_are(folder: Path, tmp_path: Path) -> None:
-    images = Images.from_scan(scan(list_images(folder), use_cache=False))
+    images = ScannedImages.from_scan(scan(list_images(folder), use_cache=False))
     assert sorted(images.name(i) for i in range(len(images))) == sorted(NAMES)
     images.write_csv(tmp_path)
     for table, expected in (("images", NAMES), ("skipped", [f"bad {name}" for name in NAMES])):
@@ -118,7 +118,7 @@ def test_a_list_may_read_outside_but_nothing_is_written_there(tmp_path: Path) ->
     for place in (tmp_path / "up.png", tmp_path / "one" / "up.png", home / "here.png", home / "a" / "here.png"):
         shutil.copy(source, place)
     (home / "list.txt").write_text("\n".join(name.format(abs=tmp_path) for name in OUTSIDE[:-2]))
-    images = Images.from_scan(scan(list_images(home / "list.txt"), use_cache=False))
+    images = ScannedImages.from_scan(scan(list_images(home / "list.txt"), use_cache=False))
     assert len(images) == len(OUTSIDE) - 2
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     out = tmp_path / "deep" / "er" / "out"

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cyborgs.data.decode import decode
 from cyborgs.data.listing import list_images
-from cyborgs.evaluation.photos.colour_order import CAFFE_MEAN, PHOTOS, colour_warning
+from cyborgs.features.colour_order import CAFFE_MEAN, PHOTOS, colour_warning
 from cyborgs.models.backbone import Backbone
 from cyborgs.models.config import BackboneConfig
 

@@ -24,14 +24,14 @@ import numpy as np
 import cyborgs
 from cyborgs.data.annotations.open import open_truth
 from cyborgs.data.annotations.truth import Truth
-from cyborgs.data.images import Images
+from cyborgs.data.images import Images, ScannedImages
 from cyborgs.data.listing import list_images
 from cyborgs.data.palette import nearest
 from cyborgs.masks.config import CrfConfig
-from cyborgs.masks.crf import refine_labels
+from cyborgs.masks.crf import marginals
 from cyborgs.models.weights import read_metadata
 from cyborgs.quality.measure import Quality, QualitySettings, measure
-from cyborgs.quality.predictions import Maps, Predictions, open_predictions
+from cyborgs.quality.predictions import Predictions, open_predictions
 
 MEASURES = ("covering", "rand", "voi", "asa", "boundary_f")
 SET = ("hungarian_miou", "majority_miou")
@@ -153,7 +153,7 @@ def cells(found: dict[str, Any], measures: Sequence[str]) -> str:
 
 def stages(arguments: argparse.Namespace, out: Path) -> str:
     """The store's generations, and bootstrapping with the final weights, with and without CRF."""
-    images = Images.read_csv(arguments.run, "/")
+    images = ScannedImages.read_csv(arguments.run, "/")
     store = cyborgs.MaskStore(arguments.run)
     lines = [
         "| photos | masks | CRF | " + " | ".join(MEASURES) + " | labels a photo |",
@@ -198,12 +198,22 @@ def staged(
         if not crf:
             return store[position]
         image = images.read(chosen[position])
-        return refine_labels(image, nearest(store[position], *image.shape[:2]), CrfConfig(enabled=True))
+        return refine_labels(image, nearest(store[position], *image.shape[:2]))
 
     names = [images.name(i) for i in chosen]
-    predictions = Maps(names, "run", read, ids="group", sizes=lambda position: images.size(chosen[position]))
+    predictions = Predictions(names, "run", read, ids="group", size=lambda position: images.size(chosen[position]))
     quality = measure(predictions, truth_of(data, arguments.root, names), QualitySettings(MEASURES))
     return {**figures(quality), "regions": float(np.mean([len(np.unique(m)) for m in store]))}
+
+
+def refine_labels(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The CRF where only labels are known, uint8 (H, W): each has probability 0.7, the others share the rest."""
+    present, where = np.unique(labels, return_inverse=True)
+    if len(present) == 1:
+        return labels.copy()
+    costs = np.full((len(present), *labels.shape), -np.log(0.3 / (len(present) - 1)), np.float32)
+    np.put_along_axis(costs, where.reshape(1, *labels.shape), -np.log(0.7), 0)
+    return np.asarray(present[marginals(image, costs, CrfConfig(enabled=True)).argmax(2)])
 
 
 def final_masks(arguments: argparse.Namespace, images: Images, chosen: list[int]) -> list[np.ndarray]:

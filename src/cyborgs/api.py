@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TextIO
 
-from cyborgs.data.images import Images
+from cyborgs.data.images import ScannedImages
 from cyborgs.data.listing import list_images
 from cyborgs.data.scan import scan
 from cyborgs.engine.log import moving
@@ -56,14 +56,14 @@ def pretrain(
     return run.pretrain(recipe, data=data, out=out, resume=resume, callbacks=every, stream=stream)
 
 
-def read_photos(data: str | Path) -> Images:
+def read_photos(data: str | Path) -> ScannedImages:
     """Scan a folder or list of photos, with a bar in a terminal.
 
     Raises:
         UserError: nothing there, or nothing readable.
     """
     with moving("reading photos") as progress:
-        return Images.from_scan(scan(list_images(data), progress=progress))
+        return ScannedImages.from_scan(scan(list_images(data), progress=progress))
 
 
 def segment(

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cyborgs.data.annotations.png import read_numbers
-from cyborgs.data.images import Images
+from cyborgs.data.annotations.open import open_truth
+from cyborgs.data.images import Images, ScannedImages
 from cyborgs.data.listing import list_images
 from cyborgs.data.scan import scan
 from cyborgs.data.scenes import Scenes, write_scenes
 from cyborgs.engine.log import moving
-from cyborgs.evaluation.dense.linear import linear_segmentation
+from cyborgs.evaluation.dense.linear import linear_segmentation, maps_of_both
 from cyborgs.evaluation.sets.pixel_sets import read_list
-from cyborgs.features.clustering import cluster_miou, map_miou
+from cyborgs.features.clustering import cluster_photos
 from cyborgs.files import write_bytes
 from cyborgs.looking.monitors import monitors
 from cyborgs.looking.of_run import neighbours_of_run
 from cyborgs.masks.store import MaskStore
 from cyborgs.models.weights import load_backbone
-from cyborgs.quality.overlap import mean_best_overlap
+from cyborgs.quality.measure import Quality, QualitySettings, measure
+from cyborgs.quality.predictions import Predictions
 from cyborgs.recipes import RECIPES
 from cyborgs.report.render import render
 from cyborgs.runs.pretrain import Run, pretrain
@@ -33,6 +33,8 @@ from cyborgs.runs.recipe_file import load
 
 GRID = 5
 """Cells a side of the fixed grid that bootstrapped masks are compared with."""
+RESTARTS = 5
+"""Clusterings of which the best is taken, so that figures tell features apart rather than lucky starts."""
 
 Labels = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -50,7 +52,7 @@ def demo(recipe: Recipe, *, out: str | Path, scenes: int = 320) -> Path:
     begun = (out / "run" / "recipe.yaml").exists()
     looking = monitors(recipe, made.photos, out / "run")
     run = pretrain(recipe, data=made.photos, out=out / "run", resume=begun, callbacks=looking)
-    images = Images.from_scan(scan(list_images(made.photos)))
+    images = ScannedImages.from_scan(scan(list_images(made.photos)))
     quality = measure_masks(run, made, images)
     write_bytes(run.folder / "quality.json", (json.dumps(quality, indent=1) + "\n").encode())
     probe = measure_probe(run, made)
@@ -66,51 +68,44 @@ def demo(recipe: Recipe, *, out: str | Path, scenes: int = 320) -> Path:
     )
 
 
-def _truths(made: Scenes, images: Images) -> Callable[[int], Labels]:
-    @cache
-    def truth(i: int) -> Labels:
-        return read_numbers(made.truth / Path(images.name(i)).with_suffix(".png")).astype(np.uint8)
-
-    return truth
-
-
 def measure_masks(run: Run, made: Scenes, images: Images) -> dict[str, Any]:
     """One clustering of all scenes at each kept backbone, and the best overlap of each stored generation.
 
     Labels of a stored generation mean something inside their group alone, so that matching them over the whole data
     set would be wrong: they are judged photo by photo.
     """
-    truth = _truths(made, images)
+    names = [images.name(i) for i in range(len(images))]
+    truth = open_truth(f"folder:{made.truth}", names)
     classes = len(made.classes)
     generations = _generation_epochs(run)
     overlaps: dict[str, list[float]] = {}
-    rows: list[dict[str, Any]] = []
     grid = np.arange(GRID * GRID, dtype=np.uint8).reshape(GRID, GRID)
-    fixed = map_miou(lambda i: grid, truth, len(images), classes=classes)
-    overlap = mean_best_overlap(lambda i: grid, truth, len(images))
-    rows.append(
-        {
-            "name": f"{GRID}x{GRID} grid",
-            "miou": fixed.miou,
-            "accuracy": fixed.accuracy,
-            "best_overlap": overlap.mean,
-            "baseline": True,
-        }
-    )
+
+    def measured(maps: Callable[[int], Labels], *measures: str) -> Quality:
+        predictions = Predictions(names, "demo", maps, ids="dataset", size=images.size)
+        return measure(predictions, truth, QualitySettings(measures, background=(), draws=1))
+
+    def matched(maps: Callable[[int], Labels]) -> dict[str, float]:
+        found = measured(maps, "hungarian_miou", "hungarian_accuracy").whole
+        return {"miou": found["hungarian_miou"].value, "accuracy": found["hungarian_accuracy"].value}
+
+    fixed = measured(lambda i: grid, "abo").means["abo"].value
+    first = {"name": f"{GRID}x{GRID} grid", **matched(lambda i: grid), "best_overlap": fixed, "baseline": True}
+    rows: list[dict[str, Any]] = [first]
     layer = ""
     for snapshot in sorted((run.folder / "snapshots").glob("epoch-*.safetensors")):
         epoch = int(snapshot.stem.removeprefix("epoch-"))
         backbone = load_backbone(snapshot)
         layer = backbone.default_clustered()
         with moving(f"measuring the masks of epoch {epoch}") as progress:
-            score = cluster_miou(backbone, images, truth, layers=[layer], classes=classes, progress=progress)
-        row: dict[str, Any] = {"epoch": epoch, "miou": score.miou, "accuracy": score.accuracy}
+            found = cluster_photos(backbone, images, [classes], layers=[layer], restarts=RESTARTS, progress=progress)
+        labels = [found[classes].of_cells(backbone, images.read(i)) for i in range(len(images))]
+        row: dict[str, Any] = {"epoch": epoch, **matched(labels.__getitem__)}
         generation = generations.get(epoch)
         if generation is not None:
-            store = MaskStore(run.folder, generation)
-            overlap = mean_best_overlap(store.__getitem__, truth, len(images))
-            row["best_overlap"] = overlap.mean
-            overlaps[str(generation)] = list(overlap.per_photo)
+            overlap = measured(MaskStore(run.folder, generation).__getitem__, "abo")
+            row["best_overlap"] = overlap.means["abo"].value
+            overlaps[str(generation)] = [photo.values["abo"] for photo in overlap.photos]
         rows.append({"name": _stage(epoch, generation, _epochs(run)), **row})
     return {
         "rows": rows,
@@ -146,6 +141,8 @@ def measure_probe(run: Run, made: Scenes) -> dict[str, Any]:
     for name, backbone in (("random weights", load_backbone(first)), ("pretrained", run.backbone)):
         layers = backbone.default_layers()
         with moving(f"probing {name}") as progress:
-            results = linear_segmentation(backbone, train, val, layers=[[layers[0]], list(layers)], progress=progress)
-        rows += [{"name": name, "baseline": name != "pretrained", **r.as_dict()} for r in results]
+            maps = maps_of_both(backbone, train, val, layers, 0, progress)
+        for probed in (layers[:1], layers):
+            found = linear_segmentation(backbone, train, val, layers=probed, maps=maps)
+            rows.append({"name": name, "baseline": name != "pretrained", **found.as_dict()})
     return {"rows": rows, "classes": list(made.classes), "train": len(train), "val": len(val)}

@@ -6,7 +6,7 @@ import pickle
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -207,18 +207,22 @@ def _travels(error: Exception) -> bool:
 class Vote:
     """``all_any`` for every step: it tells what the flags were at the call before, so that nobody waits.
 
-    In one process there is nobody to wait for, and it tells the flag itself.
+    Flags travel between the CPUs (gloo, beside nccl where that serves the GPUs): one on a device could be read only
+    after all that the device still has to do. In one process there is nobody to wait for, and it tells the flag itself.
     """
 
     def __init__(self) -> None:
+        self._group: Any = None
         self._before: tuple[Tensor, dist.Work] | None = None
 
     def __call__(self, flag: bool) -> bool:
         """Whether any process passed True: now (one process) or at its previous call; the same on all processes."""
         if not is_distributed():
             return flag
-        value = _flag(flag)
-        work = dist.all_reduce(value, op=dist.ReduceOp.MAX, async_op=True)
+        if self._group is None and dist.get_backend() != "gloo":
+            self._group = dist.new_group(backend="gloo")
+        value = torch.full((1,), int(flag))
+        work = dist.all_reduce(value, op=dist.ReduceOp.MAX, group=self._group, async_op=True)
         before, self._before = self._before, (value, work)
         if before is None:
             return False
@@ -262,16 +266,12 @@ class Pieces:
         state = _flag(False).repeat(1 + world_size())
         state[0] = self._stop
         state[1 + rank()] = self._failure is not None
-        work = dist.all_reduce(state, op=dist.ReduceOp.MAX, async_op=True)
-        self._sent.append((state, work))
+        self._sent.append((state, dist.all_reduce(state, op=dist.ReduceOp.MAX, async_op=True)))
         return len(self._sent) > self.ahead and self._found()
 
     def finish(self) -> bool:
         """Wait for the others' last pieces; returns and raises as ``do``."""
-        while self._sent:
-            if self._found():
-                return True
-        return False
+        return any(self._found() for _ in range(len(self._sent)))
 
     def _found(self) -> bool:
         """What the processes said in the oldest call that is not known yet; where it is the end, nothing stays under way."""

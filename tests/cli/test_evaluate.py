@@ -18,9 +18,9 @@ from cyborgs.cli import main
 from cyborgs.engine.contract import Stopped
 from cyborgs.errors import UserError
 from cyborgs.evaluation.comparing import evaluate as evaluating
-from cyborgs.evaluation.photos import colour_order
 from cyborgs.evaluation.protocols import protocol as protocols
 from cyborgs.evaluation.protocols.catalogue import ENTRIES
+from cyborgs.features import colour_order
 from cyborgs.models.named import open_named
 from cyborgs.models.weights import save_backbone, weights_hash
 from tests.evaluation import toy_protocol

@@ -110,7 +110,7 @@ def test_quality_says_what_is_wrong(
     assert "2 photos, 2 left out (2: has no annotation)" in capsys.readouterr().out
     Image.new("RGB", (48, 36)).save(tmp_path / "masks/p1.png")
     assert main([*command, "--allow-missing"]) == 1
-    assert "p1.png: holds colours" in capsys.readouterr().err
+    assert "p1.png: holds RGB pixels, not labels" in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.tmp"))
 
 

@@ -33,7 +33,7 @@ def test_a_source_by_its_name(name: str, asked: list[Recipe]):
 
 def test_none_is_for_methods_without_masks(asked: list[Recipe], capsys: pytest.CaptureFixture[str]):
     assert main(["pretrain", "--data", "photos", "--out", "out", "--masks", "none"]) == 1
-    assert "masks.source: CYBORGS needs masks, got 'none'" in capsys.readouterr().err
+    assert "masks.source: this method needs masks, got 'none'" in capsys.readouterr().err
     assert asked == []
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from cyborgs.data import scan as scanning
 from cyborgs.data.decode import UnreadableImage
-from cyborgs.data.images import Images
+from cyborgs.data.images import ScannedImages
 from cyborgs.data.listing import InputError, Listing, list_images
 from cyborgs.data.scan import scan
 from cyborgs.data.scan_cache import default_cache
@@ -207,8 +207,8 @@ def test_a_cache_that_cannot_be_written_is_no_error(
     assert "could not be cached" in caplog.text
 
 
-def images_of(folder: Path) -> Images:
-    return Images.from_scan(scan(list_images(folder)))
+def images_of(folder: Path) -> ScannedImages:
+    return ScannedImages.from_scan(scan(list_images(folder)))
 
 
 def test_images_by_index(folder: Path) -> None:
@@ -254,8 +254,14 @@ def test_fingerprint(folder: Path, tmp_path: Path) -> None:
     assert images.subset([1, 0, 2, 3]).fingerprint() != print_
     assert images.subset([0, 1, 2]).fingerprint() != print_
     records = [("ab", 40, 40, 1), ("c", 40, 40, 2)]
-    assert Images("x", records).fingerprint() != Images("x", [("a", 40, 40, 1), ("bc", 40, 40, 2)]).fingerprint()
-    assert Images("x", records).fingerprint() != Images("x", [("ab", 40, 40, 3), ("c", 40, 40, 2)]).fingerprint()
+    assert (
+        ScannedImages("x", records).fingerprint()
+        != ScannedImages("x", [("a", 40, 40, 1), ("bc", 40, 40, 2)]).fingerprint()
+    )
+    assert (
+        ScannedImages("x", records).fingerprint()
+        != ScannedImages("x", [("ab", 40, 40, 3), ("c", 40, 40, 2)]).fingerprint()
+    )
     save(tmp_path / "moved" / "a.jpg", 48, 40, 77)
     assert images_of(tmp_path / "moved").fingerprint() != print_
 
@@ -279,4 +285,4 @@ def test_csv(folder: Path, tmp_path: Path) -> None:
 
 def test_a_hundred_thousand_photos_pickle_small() -> None:
     records = [(f"folder{i % 100}/photograph_{i:012d}.jpg", 480, 640, i * 2**40) for i in range(100_000)]
-    assert len(pickle.dumps(Images("root", records))) / len(records) < 38 + 32
+    assert len(pickle.dumps(ScannedImages("root", records))) / len(records) < 38 + 32

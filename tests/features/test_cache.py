@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from cyborgs.data.decode import UnreadableImage, decode
+from cyborgs.data.images import PhotoFiles
 from cyborgs.errors import NotFiniteError, UserError
 from cyborgs.features import cache as module
 from cyborgs.features.cache import Extraction, extract, features
@@ -29,8 +30,8 @@ def backbone() -> Backbone:
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> list[Path]:
-    return sorted(make_photos(tmp_path / "photos", 11).iterdir())
+def files(tmp_path: Path) -> PhotoFiles:
+    return PhotoFiles(tuple(sorted(make_photos(tmp_path / "photos", 11).iterdir())))
 
 
 def last(backbone: Backbone) -> str:
@@ -41,7 +42,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls: list[int] = []
     real = module.extract
 
-    def extract(backbone: Backbone, photos: list[Path], *rest: object, **more: object) -> object:
+    def extract(backbone: Backbone, photos: PhotoFiles, *rest: object, **more: object) -> object:
         calls.append(len(photos))
         return real(backbone, photos, *rest, **more)  # type: ignore[arg-type]
 
@@ -50,35 +51,35 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize("threads", [0, 3])
-def test_the_mean_of_the_map_of_each_photo_alone(backbone: Backbone, files: list[Path], threads: int) -> None:
+def test_the_mean_of_the_map_of_each_photo_alone(backbone: Backbone, files: PhotoFiles, threads: int) -> None:
     layer = last(backbone)
     found = extract(backbone, files, Extraction(layer, Square(32)), threads=threads)
     assert found.shape == (11, backbone.widths[layer])
     assert found.dtype == np.float32
     assert backbone.training
     backbone.eval()
-    for i, file in enumerate(files):
+    for i, file in enumerate(files.paths):
         image = torch.from_numpy(Square(32)(decode(file.read_bytes(), "x"))).permute(2, 0, 1)[None]
         with torch.no_grad():
             map_ = backbone(backbone.normalise(image.contiguous()), [layer])[layer]
         np.testing.assert_allclose(found[i], map_.double().mean(dim=(2, 3))[0].numpy(), rtol=1e-4, atol=1e-5)
 
 
-def test_a_photos_features_do_not_depend_on_its_neighbours(backbone: Backbone, files: list[Path]) -> None:
+def test_a_photos_features_do_not_depend_on_its_neighbours(backbone: Backbone, files: PhotoFiles) -> None:
     how = Extraction(last(backbone), Square(32))
     whole = extract(backbone, files, how)
-    assert np.array_equal(extract(backbone, files[9:], how), whole[9:])
-    assert np.array_equal(extract(backbone, files[::-1], how)[::-1], whole)
+    assert np.array_equal(extract(backbone, files.subset(range(9, 11)), how), whole[9:])
+    assert np.array_equal(extract(backbone, files.subset(range(10, -1, -1)), how)[::-1], whole)
 
 
-def test_windows(backbone: Backbone, files: list[Path]) -> None:
+def test_windows(backbone: Backbone, files: PhotoFiles) -> None:
     """6 x 6 windows of the 7 x 7 map: four, channel by channel; and at stride 16 nine of 8 x 8."""
     layer = last(backbone)
-    image = torch.from_numpy(np.stack([Squash(224, 256)(decode(f.read_bytes(), "x")) for f in files[:2]]))
+    image = torch.from_numpy(np.stack([Squash(224, 256)(decode(f.read_bytes(), "x")) for f in files.paths[:2]]))
     maps = copy.deepcopy(backbone).eval()(backbone.normalise(image.permute(0, 3, 1, 2).contiguous()), [layer])[layer]
     assert maps.shape[2:] == (7, 7)
     wanted = torch.stack([maps[:, :, y : y + 6, x : x + 6].mean((2, 3)) for y in (0, 1) for x in (0, 1)], 2).flatten(1)
-    found = extract(backbone, files[:2], Extraction(layer, Squash(224, 256), "windows"))
+    found = extract(backbone, files.subset([0, 1]), Extraction(layer, Squash(224, 256), "windows"))
     np.testing.assert_allclose(found, wanted.detach().numpy(), rtol=1e-4, atol=1e-5)
     third = module._pool(torch.rand(2, 3, 14, 14), 16, "windows")
     assert third.shape == (2, 27)
@@ -88,7 +89,7 @@ def test_windows(backbone: Backbone, files: list[Path]) -> None:
 
 
 def test_kept_and_found_again(
-    backbone: Backbone, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backbone: Backbone, files: PhotoFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = counted(monkeypatch)
     how = Extraction(last(backbone), Square(32))
@@ -107,7 +108,7 @@ def test_kept_and_found_again(
 
 
 def test_anew_where_anything_differs(
-    backbone: Backbone, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backbone: Backbone, files: PhotoFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = counted(monkeypatch)
     how = Extraction(last(backbone), Square(32))
@@ -121,7 +122,7 @@ def test_anew_where_anything_differs(
         (other, files, how),
         (make_backbone(seed=1), files, how),
         (other_colours, files, how),
-        (backbone, files[1:], how),
+        (backbone, files.subset(range(1, 11)), how),
         (backbone, files, Extraction(backbone.layers[0], Square(32))),
         (backbone, files, Extraction(last(backbone), Square(40))),
         (backbone, files, Extraction(last(backbone), Squash(32, 36))),
@@ -133,13 +134,13 @@ def test_anew_where_anything_differs(
         for network, photos, extraction in tries:
             features(network, photos, extraction, cache=tmp_path / "cache")
     assert len(calls) == len(tries)
-    os.utime(files[3], ns=(1, 1))
+    os.utime(files.paths[3], ns=(1, 1))
     features(backbone, files, how, cache=tmp_path / "cache")
     assert len(calls) == len(tries) + 1
 
 
 def test_a_damaged_file_is_made_anew(
-    backbone: Backbone, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backbone: Backbone, files: PhotoFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = counted(monkeypatch)
     how = Extraction(last(backbone), Square(32))
@@ -159,21 +160,21 @@ def test_a_damaged_file_is_made_anew(
     assert [f.name for f in (tmp_path / "c").iterdir()] == [file.name]
 
 
-def test_bad_input(backbone: Backbone, files: list[Path], tmp_path: Path) -> None:
+def test_bad_input(backbone: Backbone, files: PhotoFiles, tmp_path: Path) -> None:
     how = Extraction(last(backbone), Square(32))
     with pytest.raises(UserError, match=r"gone\.png"):
-        features(backbone, [*files, tmp_path / "gone.png"], how, cache=tmp_path / "c")
+        features(backbone, PhotoFiles((*files.paths, tmp_path / "gone.png")), how, cache=tmp_path / "c")
     with pytest.raises(UserError, match=r"gone\.png"):
-        extract(backbone, [*files, tmp_path / "gone.png"], how)
+        extract(backbone, PhotoFiles((*files.paths, tmp_path / "gone.png")), how)
     with pytest.raises(UserError, match="no layer 'layer9'"):
         extract(backbone, files, Extraction("layer9", Square(32)))
-    files[9].write_bytes(b"no picture")
+    files.paths[9].write_bytes(b"no picture")
     with pytest.raises(UnreadableImage, match="photo09"):
         extract(backbone, files, how)
-    assert extract(backbone, [], how).shape == (0, backbone.widths[last(backbone)])
+    assert extract(backbone, PhotoFiles(()), how).shape == (0, backbone.widths[last(backbone)])
 
 
-def test_nan_names_the_photo(backbone: Backbone, files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nan_names_the_photo(backbone: Backbone, files: PhotoFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     how = Extraction(last(backbone), Square(32))
     real = module._pool
 

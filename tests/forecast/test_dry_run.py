@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from cyborgs.data.images import Images
+from cyborgs.data.images import Images, ScannedImages
 from cyborgs.data.listing import list_images
 from cyborgs.data.scan import scan
 from cyborgs.engine.contract import Stopped
@@ -56,7 +56,7 @@ def everything(folder: Path) -> str:
 
 
 def measured(recipe: Recipe, photos: Path) -> Measured:
-    images = Images.from_scan(scan(list_images(photos)))
+    images = ScannedImages.from_scan(scan(list_images(photos)))
     recipe = recipe.resolved(len(images))
     return Rehearsal(make_fabric(recipe), recipe, images, lambda text: None).measure()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,21 +13,11 @@ from PIL import Image
 
 from cyborgs.data.palette import palette
 from cyborgs.errors import UserError
-from cyborgs.gallery.page import write_gallery
+from cyborgs.gallery.page import GalleryRow, write_gallery
 from tests.report.fakes import Page
 
 
-@dataclass
-class Row:
-    name: str
-    image: np.ndarray
-    clusters: np.ndarray
-    refined: np.ndarray | None = None
-    truth: np.ndarray | None = None
-    truth_names: tuple[str, ...] = ()
-
-
-def row(name: str = "a/<b>.jpg", many: bool = False) -> Row:
+def row(name: str = "a/<b>.jpg", many: bool = False) -> GalleryRow:
     """A truth of a large region 7, a small one 2 and void; clusters 200 and 3 on them, and 4 that fits nothing."""
     truth = np.full((60, 80), 7, np.int32)
     truth[:, 50:] = 2
@@ -39,7 +29,7 @@ def row(name: str = "a/<b>.jpg", many: bool = False) -> Row:
     refined = clusters.copy()
     refined[40:, :10] = 5  # a cluster that won nothing before
     names = ("", "", "a cat", "", "", "", "", "wall")
-    return Row(name, np.full((60, 80, 3), 128, np.uint8), clusters, refined, truth, names)
+    return GalleryRow(name, np.full((60, 80, 3), 128, np.uint8), clusters, refined, truth, names)
 
 
 def pictures(page: Page) -> list[np.ndarray]:
@@ -69,7 +59,7 @@ def test_one_thing_has_one_colour_in_a_row(tmp_path: Path) -> None:
 
 
 def test_the_page(tmp_path: Path) -> None:
-    plain = Row("two.jpg", np.zeros((40, 30, 3), np.uint8), np.zeros((4, 3), np.uint8))
+    plain = GalleryRow("two.jpg", np.zeros((40, 30, 3), np.uint8), np.zeros((4, 3), np.uint8))
     (path,) = write_gallery([row(), plain], tmp_path / "fig4.html", title="<run>", said=["From & so."])
     page = Page(path.read_text())
     images = page.all("img")
@@ -94,8 +84,7 @@ def test_the_page(tmp_path: Path) -> None:
 
 
 def test_without_truth_and_crf(tmp_path: Path) -> None:
-    bare = row()
-    bare.truth = bare.refined = None
+    bare = replace(row(), truth=None, refined=None)
     (path,) = write_gallery([bare], tmp_path / "fig4.html")
     page = Page(path.read_text())
     assert [p.get("alt", "").split(" ")[0] for p in page.all("img")] == ["photo", "k-means"]
@@ -117,7 +106,7 @@ def test_many_regions_are_numbered(tmp_path: Path) -> None:
 
 
 def test_large_photos_are_shrunk(tmp_path: Path) -> None:
-    big = Row("big.jpg", np.zeros((900, 1200, 3), np.uint8), np.zeros((9, 12), np.uint8))
+    big = GalleryRow("big.jpg", np.zeros((900, 1200, 3), np.uint8), np.zeros((9, 12), np.uint8))
     (path,) = write_gallery([big], tmp_path / "fig4.html")
     assert [p.shape for p in pictures(Page(path.read_text()))] == [(360, 480, 3)] * 2
 

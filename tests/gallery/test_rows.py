@@ -1,4 +1,4 @@
-"""Maps of the gallery: cosines at full resolution against torch's own enlarging, the photos that are chosen."""
+"""Maps of the gallery, and the photos that are chosen."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 
-from cyborgs.data.images import Images
+from cyborgs.data.images import Images, ScannedImages
 from cyborgs.data.listing import list_images
 from cyborgs.data.scan import scan
 from cyborgs.errors import UserError
-from cyborgs.features.clustering import assign, cluster_images
-from cyborgs.features.extraction import join, layer_maps
+from cyborgs.features.clustering import cluster_photos
 from cyborgs.gallery import rows as gallery
 from tests.features.fakes import FakeBackbone, blocks
 
@@ -24,22 +22,7 @@ def photos(tmp_path: Path) -> Images:
     rng = np.random.default_rng(0)
     for i in range(5):
         cv2.imwrite(str(tmp_path / f"p{i}.png"), blocks(rng, cells=(3, 4 + i % 2))[0])
-    return Images.from_scan(scan(list_images(tmp_path), use_cache=False))
-
-
-def test_cosines_are_those_of_enlarged_features(photos: Images) -> None:
-    backbone, image = FakeBackbone(), photos.read(1)[:45, :70]
-    found = cluster_images(backbone, photos, layers=["layer2", "layer3"], k=3)
-    likeness = gallery.cosines(backbone, found, np.ascontiguousarray(image))
-    maps = layer_maps(backbone, [np.ascontiguousarray(image)], found.layers)
-    joined = join([maps[name][0] for name in found.layers])
-    large = torch.nn.functional.interpolate(joined[None].double(), image.shape[:2], mode="bilinear")[0]
-    unit = large / large.norm(dim=0)
-    expected = torch.einsum("kd,dhw->khw", found.centroids.double(), unit).numpy()
-    assert likeness.dtype == np.float32
-    assert np.abs(likeness - expected).max() < 1e-5
-    labels = assign(backbone, found, np.ascontiguousarray(image), full_resolution=True)
-    assert (likeness.argmax(0) == labels).mean() > 0.999
+    return ScannedImages.from_scan(scan(list_images(tmp_path), use_cache=False))
 
 
 def test_maps_of_the_shown_and_a_clustering_of_more(photos: Images) -> None:
@@ -58,8 +41,8 @@ def test_maps_of_the_shown_and_a_clustering_of_more(photos: Images) -> None:
     for labels, refined in rows:
         assert (labels == refined).mean() > 0.999
     assert seen[-1] == (7, 7)
-    expected = cluster_images(FakeBackbone(), photos, layers=["layer2"], k=3)
-    assert np.array_equal(rows[0][0], assign(FakeBackbone(), expected, photos.read(3), full_resolution=True))
+    expected = cluster_photos(FakeBackbone(), photos, [3], layers=["layer2"])[3]
+    assert np.array_equal(rows[0][0], expected.of_pixels(FakeBackbone(), photos.read(3)).labels()[0])
     alone = gallery.gallery_maps(FakeBackbone(), photos, [3], layers=["layer2"], clusters=3, fit=1)
     assert alone[0][1] is None
 

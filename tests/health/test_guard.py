@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from cyborgs.data.images import Images
+from cyborgs.data.images import ScannedImages
 from cyborgs.data.scenes import write_scenes
 from cyborgs.engine import clock
 from cyborgs.engine.callback import Callback
@@ -272,14 +272,14 @@ def test_a_starved_loader_is_said_but_changes_no_result(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(byol_recipe(4), pictures, tmp_path / "quick")
-    tick, read = Tick(), Images.read
+    tick, read = Tick(), ScannedImages.read
     monkeypatch.setattr(clock, "time", tick)
 
-    def slow(self: Images, i: int) -> Any:
+    def slow(self: ScannedImages, i: int) -> Any:
         tick.now += 1.0
         return read(self, i)
 
-    monkeypatch.setattr(Images, "read", slow)
+    monkeypatch.setattr(ScannedImages, "read", slow)
     said = run(byol_recipe(4), pictures, tmp_path / "slow")
     assert said.count("waiting for photos (since step 1: seconds_waiting / seconds is 1)") == 1
     assert results(tmp_path / "slow") == results(tmp_path / "quick")

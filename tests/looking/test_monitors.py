@@ -15,7 +15,7 @@ import torch
 
 import cyborgs
 from cyborgs.cli import main
-from cyborgs.data.images import Images
+from cyborgs.data.images import ScannedImages
 from cyborgs.engine.callback import Callback
 from cyborgs.engine.contract import Stopped
 from cyborgs.engine.log import TIMES
@@ -250,11 +250,11 @@ def test_settings_neither_differ_on_resume_nor_enter_the_result() -> None:
 
 
 def test_photos_from_the_runs_list(photos: Path, tmp_path: Path) -> None:
-    images = Images(photos, [("photo00.png", 48, 64, 2**64 - 1), ("a,\n\udce9.png", 5, 6, 7)])
+    images = ScannedImages(photos, [("photo00.png", 48, 64, 2**64 - 1), ("a,\n\udce9.png", 5, 6, 7)])
     images.write_csv(tmp_path)
-    again = Images.read_csv(tmp_path, photos)
+    again = ScannedImages.read_csv(tmp_path, photos)
     assert again.fingerprint() == images.fingerprint()
     assert again.read(0).shape == (48, 64, 3)
     (tmp_path / "images.csv").write_text("index,name\n0,a\n")
     with pytest.raises(UserError, match=r"images\.csv"):
-        Images.read_csv(tmp_path, photos)
+        ScannedImages.read_csv(tmp_path, photos)

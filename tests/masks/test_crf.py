@@ -14,7 +14,7 @@ import torch
 from cyborgs.errors import UserError
 from cyborgs.masks.bootstrap import Bootstrap
 from cyborgs.masks.config import CrfConfig, MaskConfig
-from cyborgs.masks.crf import LEAST, _costs, _nearest, marginals, refine, refine_labels
+from cyborgs.masks.crf import LEAST, _costs, _nearest, marginals, refine
 from cyborgs.masks.majority import majority
 from cyborgs.ops.kmeans import spherical_kmeans
 from cyborgs.runs.build import build_method, build_source
@@ -152,7 +152,6 @@ def test_a_constant_picture_and_map_stay() -> None:
     image = np.full((20, 30, 3), 77, np.uint8)
     cosines = np.stack([np.full((20, 30), 0.2), np.full((20, 30), 0.9)]).astype(np.float32)
     assert (refine(image, cosines, CONFIG) == 1).all()
-    assert (refine_labels(image, np.full((20, 30), 7, np.uint8), CONFIG) == 7).all()
 
 
 @needs_crf
@@ -162,21 +161,6 @@ def test_labels_keep_their_numbers() -> None:
     many[[0, 200, 255]] = cosines
     few = refine(image, cosines, CONFIG)
     assert np.array_equal(refine(image, many, CONFIG), np.array([0, 200, 255], np.uint8)[few])
-
-
-@needs_crf
-def test_from_labels_alone() -> None:
-    """Label 0 is a label like any other, unlike in the library's own helper."""
-    image, cosines = scene(4)
-    labels = np.array([0, 5, 9], np.uint8)[cosines.argmax(0)]
-    found = refine_labels(image, labels, CONFIG)
-    assert found.dtype == np.uint8
-    assert set(np.unique(found)) <= {0, 5, 9}
-    unary = np.full((3, 24, 24), -np.log(0.15))
-    for k, label in enumerate((0, 5, 9)):
-        unary[k][labels == label] = -np.log(0.7)
-    exact = np.array([0, 5, 9])[mean_field(image, unary, CONFIG).argmax(0)]
-    assert (found.ravel() == exact).mean() >= 0.97
 
 
 @needs_crf
@@ -192,10 +176,6 @@ def test_sizes_that_differ() -> None:
     image, cosines = scene(6)
     with pytest.raises(ValueError, match=r"\(24, 24\) pixels .* cosines are \(3, 24, 23\)"):
         refine(image, cosines[:, :, 1:], CONFIG)
-    with pytest.raises(ValueError, match=r"its labels \(23, 24\)"):
-        refine_labels(image, np.zeros((23, 24), np.uint8), CONFIG)
-    with pytest.raises(ValueError, match="certainty"):
-        refine_labels(image, np.zeros((24, 24), np.uint8), CONFIG, certainty=1.0)
 
 
 def test_the_extra_is_named_before_anything_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from cyborgs.data.images import Images
+from cyborgs.data.images import ScannedImages
 from cyborgs.errors import UserError
 from cyborgs.masks.ground_truth import VOID, GroundTruth, as_labels, digest_of
 from cyborgs.masks.source import MaskSource
@@ -91,7 +91,7 @@ def test_no_photo_with_an_annotation():
 
 @pytest.mark.parametrize(("size", "fits"), [((40, 60), True), ((41, 60), True), ((60, 40), False), ((40, 70), False)])
 def test_an_annotation_of_another_shape(size: tuple[int, int], fits: bool):
-    source = GroundTruth(FakeTruth(), 1, Images("photos", [("a/b.jpg", *size, 0)]))
+    source = GroundTruth(FakeTruth(), 1, ScannedImages("photos", [("a/b.jpg", *size, 0)]))
     if fits:
         assert source.map_of(0).labels.shape == (4, 6)
     else:
@@ -140,7 +140,7 @@ def test_a_map_that_is_void_gives_no_region(tmp_path: Path):
     from cyborgs.views.loader import Batches
     from tests.conftest import make_photos, tiny_recipe
 
-    images = Images.from_scan(scan(list_images(make_photos(tmp_path / "photos", 8))))
+    images = ScannedImages.from_scan(scan(list_images(make_photos(tmp_path / "photos", 8))))
     crowd = np.full((4, 6), -1, np.int32)
     source = GroundTruth(FakeTruth(missing=(0, 1, 2, 3), special={4: crowd, 5: crowd, 6: crowd}), 8)
     assert generate(source, images, tmp_path, 0, seed=0, cycle=0, manifest={})

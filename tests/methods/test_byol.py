@@ -7,7 +7,7 @@ import torch
 from cyborgs.methods.method import Method
 from cyborgs.structures import Batch, View
 from tests.conftest import tiny_byol
-from tests.methods.contract import MethodContract, make_batch
+from tests.methods.contract import MethodContract, make_batch, plans_of
 
 
 class TestByol(MethodContract):
@@ -16,6 +16,6 @@ class TestByol(MethodContract):
     def test_needs_no_maps(self, method: Method) -> None:
         batch = make_batch()
         bare = Batch(tuple(View(v.images, v.geometry) for v in batch.views), batch.indices, 0)
-        with_maps = self.step(method, self.plans()[0], batch)
-        assert torch.isfinite(self.step(method, self.plans()[0], bare).losses["byol"])
+        with_maps = self.step(method, plans_of(self.recipe)[0], batch)
+        assert torch.isfinite(self.step(method, plans_of(self.recipe)[0], bare).losses["byol"])
         assert 0 <= float(with_maps.losses["byol"].detach()) <= 8

@@ -84,13 +84,13 @@ def test_k_is_fixed_in_the_warm_up_and_drawn_afterwards(monkeypatch: pytest.Monk
     import cyborgs.methods.cyborgs.prototypes as module
 
     drawn: list[int] = []
-    real = module.spherical_kmeans
+    real = module.batched_kmeans
 
-    def spy(x: torch.Tensor, k: int, **options: Any) -> Any:
-        drawn.append(k)
-        return real(x, k, **options)
+    def spy(x: torch.Tensor, k: list[int], seeds: list[int], **options: Any) -> Any:
+        drawn.extend(k)
+        return real(x, k, seeds, **options)
 
-    monkeypatch.setattr(module, "spherical_kmeans", spy)
+    monkeypatch.setattr(module, "batched_kmeans", spy)
     method = method_with(clusters=(2, 64), warmup_clusters=5)
     for step in range(6):
         method.training_step(make_batch(8, 64), WARM, StepSeed(0, 0, step))
@@ -99,7 +99,7 @@ def test_k_is_fixed_in_the_warm_up_and_drawn_afterwards(monkeypatch: pytest.Monk
     for step in range(6):
         method.training_step(make_batch(8, 64), BOTH, StepSeed(0, 2, step))
     assert len(drawn) == 6 * 2 * 2  # two slices, two views
-    assert all(drawn[i] == drawn[i + 1] for i in range(0, len(drawn), 2))
+    assert all(drawn[i : i + 2] == drawn[i + 2 : i + 4] for i in range(0, len(drawn), 4))  # both views alike
     assert len(set(drawn)) > 5
     # Never more than a quarter of a slice's 4 x 8 x 8 points.
     assert max(drawn) <= 64

@@ -10,17 +10,13 @@ from hypothesis.extra.numpy import arrays
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from cyborgs.metrics.segmentation import (
-    best_overlap,
-    best_overlaps,
     class_scores,
     confusion,
-    hungarian_miou,
     hungarian_scores,
     majority_scores,
     miou_all_seen,
     object_overlaps,
 )
-from cyborgs.quality.overlap import mean_best_overlap
 
 maps = arrays(np.uint8, (8, 8), elements=st.integers(0, 3))
 
@@ -83,8 +79,6 @@ def test_equal_maps_are_perfect_under_any_names(truth):
     renamed = np.array([2, 0, 3, 1], np.uint8)[truth]
     score = hungarian_scores(confusion(renamed, truth, 4, 4))
     assert score.miou == score.accuracy == 1.0
-    for regions in ("components", "labels"):
-        assert best_overlap(renamed, truth, regions=regions) == 1.0
 
 
 def test_fewer_clusters_than_classes_give_zeros():
@@ -97,7 +91,7 @@ def test_fewer_clusters_than_classes_give_zeros():
 def test_more_clusters_than_classes_are_misses():
     truth = np.zeros((4, 4), np.uint8)
     pred = np.arange(16, dtype=np.uint8).reshape(4, 4) // 4
-    assert hungarian_miou(confusion(pred, truth, 4, 1)) == 0.25
+    assert hungarian_scores(confusion(pred, truth, 4, 1)).miou == 0.25
 
 
 def test_absent_classes_take_no_cluster_and_do_not_count():
@@ -114,7 +108,6 @@ def test_all_void_is_nan():
     assert math.isnan(score.miou)
     assert math.isnan(score.accuracy)
     assert math.isnan(class_scores(np.zeros((3, 3), np.int64)).miou)
-    assert math.isnan(best_overlap(void, void, void=9))
 
 
 def test_plain_scores():
@@ -139,65 +132,6 @@ def test_plain_scores():
 def test_confusion_refuses(pred, truth, message):
     with pytest.raises(ValueError, match=message):
         confusion(pred, truth, 4, 4)
-
-
-def parts_of(labels, regions):
-    """Pixel sets, by flood fill."""
-    if regions == "labels":
-        return [{(y, x) for y, x in np.argwhere(labels == v)} for v in np.unique(labels)]
-    left, out = {(y, x) for y, x in np.ndindex(labels.shape)}, []
-    while left:
-        todo, part = [left.pop()], set()
-        while todo:
-            y, x = todo.pop()
-            part.add((y, x))
-            for near in ((y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)):
-                if near in left and labels[near] == labels[y, x]:
-                    left.discard(near)
-                    todo.append(near)
-        out.append(part)
-    return out
-
-
-@given(arrays(np.uint8, (4, 4), elements=st.integers(0, 2)), maps, st.sampled_from(["components", "labels"]))
-@settings(max_examples=40, deadline=None)
-def test_best_overlap_equals_a_slow_reference(pred, truth, regions):
-    void, skipped = 3, 0
-    large = np.kron(pred, np.ones((2, 2), np.uint8))
-    known = {(y, x) for y, x in np.argwhere(truth != void)}
-    expected = []
-    for g in parts_of(truth, regions):
-        label = truth[next(iter(g))]
-        if label in (void, skipped) or len(g & known) < 2:
-            continue
-        expected.append(max(len(g & s & known) / len((g | s) & known) for s in parts_of(large, regions)))
-    got = best_overlaps(pred, truth, regions=regions, void=void, ignore=(skipped,), min_pixels=2)
-    assert sorted(got) == pytest.approx(sorted(expected))
-
-
-def test_components_differ_from_labels():
-    truth = np.array([[1, 0, 1]], np.uint8)
-    assert best_overlaps(truth, truth).tolist() == [1, 1, 1]
-    whole = np.zeros((1, 3), np.uint8)
-    assert best_overlap(whole, truth) == pytest.approx(1 / 3)
-    assert best_overlap(whole, truth, regions="labels") == pytest.approx((1 / 3 + 2 / 3) / 2)
-
-
-def test_best_overlap_refuses_pictures_and_settings():
-    with pytest.raises(ValueError, match="prediction"):
-        best_overlap(np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), np.uint8))
-    with pytest.raises(ValueError, match="prediction"):
-        best_overlap(np.zeros((2, 2), np.float32), np.zeros((2, 2), np.uint8))
-    with pytest.raises(ValueError, match="regions"):
-        best_overlap(np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.uint8), regions="boxes")
-
-
-def test_mean_best_overlap_leaves_out_photos_without_objects():
-    truths = [np.array([[0, 1]], np.uint8), np.array([[9, 9]], np.uint8)]
-    score = mean_best_overlap(lambda i: np.zeros((1, 1), np.uint8), truths.__getitem__, 2, void=9)
-    assert score.mean == 0.5
-    assert score.photos == 1
-    assert math.isnan(score.per_photo[1])
 
 
 @given(maps, maps, maps)

@@ -1,5 +1,7 @@
 import copy
 import logging
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -294,3 +296,27 @@ def test_init_from_the_library(monkeypatch) -> None:
         backbone("resnet18", init="timm:pretrained")
     with pytest.raises(ValueError, match="no weights 'V9' of resnet18; it has IMAGENET1K_V1, DEFAULT"):
         networks.build_network("resnet18", "V9")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_compiled_it_is_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    name, layers = "timm:test_resnet", ["layer2"]  # the deeper ones only take longer to compile
+    plain, compiled = backbone(name, layers), backbone(name, layers, compile=True)
+    assert list(plain.state_dict()) == list(compiled.state_dict())
+    assert list(plain.weights()) == list(compiled.weights())
+    x = pictures()
+    gradients = []
+    for training in (True, False, True):
+        maps, same = plain.train(training)(x), compiled.train(training)(x)
+        for name, values in maps.items():
+            torch.testing.assert_close(same[name], values, rtol=1e-5, atol=1e-5 * float(values.detach().abs().max()))
+    for model, found in ((plain, maps), (compiled, same)):
+        sum(m.square().mean() for m in found.values()).backward()  # type: ignore[union-attr]
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    assert float((gradients[0] - gradients[1]).norm() / gradients[0].norm()) < 1e-5
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(compiled.state_dict()[name], value, rtol=1e-5, atol=1e-5)
+    assert list(plain.state_dict()) == list(compiled.state_dict())
+    assert copy.deepcopy(compiled).state_dict().keys() == plain.state_dict().keys()

@@ -218,15 +218,6 @@ def test_slices_change_nothing(cluster: object, monkeypatch: pytest.MonkeyPatch)
     assert torch.allclose(whole[1], sliced[1], atol=1e-12)
 
 
-def test_one_hot_sums_of_other_devices_equal_those_of_the_cpu() -> None:
-    x, labels = blobs(300, 6, 1), torch.randint(9, (300,), generator=torch.Generator().manual_seed(0))
-    (a, counts), (b, same) = (module._sums(x, labels, 9, one_hot=way) for way in (False, True))
-    slow = torch.stack([x[labels == c].sum(0) for c in range(9)])
-    assert torch.allclose(a, slow)
-    assert torch.allclose(b, slow)
-    assert counts.tolist() == same.tolist() == [int((labels == c).sum()) for c in range(9)]
-
-
 def test_no_gradient_and_no_autocast() -> None:
     x = blobs(100, 6, 1, torch.float32).requires_grad_()
     expected = spherical_kmeans(x, 5)

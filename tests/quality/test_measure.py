@@ -6,17 +6,18 @@ import numpy as np
 import pytest
 
 from cyborgs.errors import UserError
-from cyborgs.metrics.segmentation import best_overlaps, confusion, hungarian_scores, majority_scores
+from cyborgs.metrics.segmentation import confusion, hungarian_scores, majority_scores
 from cyborgs.quality.measure import QualitySettings, measure, read_class_names
-from cyborgs.quality.predictions import Maps
+from cyborgs.quality.predictions import Predictions
+from tests.quality.test_photo import overlaps_by_hand
 from tests.quality.truths import FakeTruth
 
 FEW = QualitySettings(draws=40)
 
 
-def maps(labels: list[np.ndarray], **options: object) -> Maps:
+def maps(labels: list[np.ndarray], **options: object) -> Predictions:
     names = [f"p{i}.jpg" for i in range(len(labels))]
-    return Maps(names, "folder", labels.__getitem__, **options)  # type: ignore[arg-type]
+    return Predictions(names, "folder", labels.__getitem__, **options)  # type: ignore[arg-type]
 
 
 def scenes(count: int = 6, classes: int = 4, k: int = 4) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -66,7 +67,8 @@ def test_means_over_photos_and_best_overlap_by_class() -> None:
     of_class: dict[int, list[float]] = {}
     for p, t in zip(preds, truths, strict=True):
         for c in (1, 2, 3):
-            of_class.setdefault(c, []).extend(best_overlaps(p, t, ignore=tuple({0, 1, 2, 3} - {c})))  # type: ignore[arg-type]
+            best = [overlap for label, overlap in overlaps_by_hand(p, t, "components") if label == c]
+            of_class.setdefault(c, []).extend(best)
     for row in found.classes[1:]:
         assert row.best_overlap is not None
         assert row.best_overlap.value == pytest.approx(np.mean(of_class[row.number]))
@@ -151,9 +153,9 @@ def test_sizes_that_were_rounded_fit() -> None:
     for shape in ((4, 5), (8, 10), (32, 40), (3, 3), (1, 1), (5, 6)):
         measure(maps([np.zeros(shape, np.uint8)]), FakeTruth([np.zeros((16, 20), np.int32)]), QualitySettings(draws=2))
     # A grid of any shape lies over a photo whose size is known.
-    measure(maps([np.zeros((9, 9), np.uint8)], sizes=lambda i: (32, 40)), FakeTruth([np.zeros((16, 20), np.int32)]))
+    measure(maps([np.zeros((9, 9), np.uint8)], size=lambda i: (32, 40)), FakeTruth([np.zeros((16, 20), np.int32)]))
     with pytest.raises(UserError, match="the photo is 40 x 32"):
-        measure(maps([np.zeros((9, 9), np.uint8)], sizes=lambda i: (40, 32)), FakeTruth([np.zeros((16, 20), np.int32)]))
+        measure(maps([np.zeros((9, 9), np.uint8)], size=lambda i: (40, 32)), FakeTruth([np.zeros((16, 20), np.int32)]))
 
 
 def test_some_measures_alone_and_any_number_of_threads() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +13,45 @@ from hypothesis.extra.numpy import arrays
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, rand_score
 
 from cyborgs.metrics.boundary import boundary_score
-from cyborgs.metrics.segmentation import best_overlap, confusion, hungarian_scores
+from cyborgs.metrics.segmentation import confusion, hungarian_scores
 from cyborgs.quality.photo import MEASURES, PhotoSettings, is_share, photo_scores
 
 preds = arrays(np.uint8, (8, 8), elements=st.integers(0, 4))
 truths = arrays(np.int32, (8, 8), elements=st.integers(-1, 3))
+
+
+Pixels = set[tuple[int, int]]
+
+
+def parts_of(labels: np.ndarray, regions: str) -> list[Pixels]:
+    """Pixel sets, by flood fill."""
+    if regions == "labels":
+        return [{(int(y), int(x)) for y, x in np.argwhere(labels == v)} for v in np.unique(labels)]
+    left, out = {(y, x) for y, x in np.ndindex(labels.shape)}, []
+    while left:
+        todo, part = [left.pop()], set()
+        while todo:
+            y, x = todo.pop()
+            part.add((y, x))
+            for near in ((y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)):
+                if near in left and labels[near] == labels[y, x]:
+                    left.discard(near)
+                    todo.append(near)
+        out.append(part)
+    return out
+
+
+def overlaps_by_hand(pred: np.ndarray, truth: np.ndarray, regions: str, least: int = 1) -> list[tuple[int, float]]:
+    """Label of each object that has so many known pixels, and the IoU of the region that fits it best."""
+    known = {(int(y), int(x)) for y, x in np.argwhere(truth != -1)}
+    return [
+        (
+            int(truth[next(iter(g))]),
+            max(len(g & s & known) / len((g | s) & known) for s in parts_of(pred, regions) if s & known),
+        )
+        for g in parts_of(truth, regions)
+        if len(g & known) >= least
+    ]
 
 
 def best_matchings(counts: np.ndarray) -> set[float]:
@@ -49,7 +84,7 @@ def test_means_over_annotators_of_what_is_not_void(pred: np.ndarray, annotators:
             "rand": rand_score(t, s) if kept.sum() > 1 else 1.0,
             "ari": adjusted_rand_score(t, s),
             "nmi": normalized_mutual_info_score(t, s),
-            "abo": best_overlap(pred, g, void=-1),
+            "abo": float(np.mean([best for _, best in overlaps_by_hand(pred, g, "components")])),
             "boundary_f": boundary_score(pred, g, kept).f,
             "boundary_recall": boundary_score(pred, g, kept).recall,
             "matched_accuracy": hungarian.accuracy,
@@ -69,6 +104,41 @@ def test_means_over_annotators_of_what_is_not_void(pred: np.ndarray, annotators:
         assert found.values[name] == pytest.approx(np.mean(column), abs=1e-9), name
     assert found.values["voi"] == pytest.approx(found.values["split"] + found.values["joined"])
     assert found.annotators == len(known)
+
+
+@given(
+    arrays(np.uint8, (4, 4), elements=st.integers(0, 2)),
+    arrays(np.int32, (8, 8), elements=st.integers(-1, 2)),
+    st.sampled_from(["components", "labels"]),
+)
+@settings(max_examples=40, deadline=None)
+def test_best_overlap_equals_a_slow_reference(pred: np.ndarray, truth: np.ndarray, regions: Any) -> None:
+    """Class 0 is no object, and neither is what has fewer than two pixels."""
+    found = photo_scores(pred, [truth], truth, PhotoSettings(("abo",), regions, min_pixels=2, background=(0,)))
+    if found is None:
+        assert (truth == -1).all()
+        return
+    large = np.kron(pred, np.ones((2, 2), np.uint8))
+    expected = [one for one in overlaps_by_hand(large, truth, regions, 2) if one[0]]
+    assert sorted(found.overlaps) == sorted(expected)
+    mean = np.mean([best for _, best in expected]) if expected else float("nan")
+    assert found.values["abo"] == pytest.approx(mean, nan_ok=True)
+
+
+def test_components_differ_from_labels() -> None:
+    truth = np.array([[1, 0, 1]], np.int32)
+    whole = np.zeros((1, 3), np.uint8)
+
+    def overlap(pred: np.ndarray, regions: Any) -> float:
+        found = photo_scores(pred, [truth], None, PhotoSettings(("abo",), regions))
+        assert found is not None
+        return found.values["abo"]
+
+    assert overlap(truth, "components") == 1
+    assert overlap(whole, "components") == pytest.approx(1 / 3)
+    assert overlap(whole, "labels") == pytest.approx((1 / 3 + 2 / 3) / 2)
+    with pytest.raises(ValueError, match="regions"):
+        overlap(whole, "boxes")
 
 
 @given(arrays(np.int32, (8, 8), elements=st.integers(0, 3)))

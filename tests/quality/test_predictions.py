@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyborgs.data.images import Images
+from cyborgs.data.images import ScannedImages
 from cyborgs.data.scenes import write_label_png
 from cyborgs.errors import UserError
 from cyborgs.masks.store import GenerationWriter
-from cyborgs.quality.predictions import open_predictions, read_labels
+from cyborgs.quality.predictions import open_predictions
 from cyborgs.segmenting.segment import segment
 from cyborgs.structures import LabelMap
 from tests.features.fakes import FakeBackbone, MemoryPhotos, blocks
@@ -31,7 +31,7 @@ def segmented(tmp_path: Path) -> Path:
 def run(tmp_path: Path) -> Path:
     run = tmp_path / "run"
     run.mkdir()
-    Images(run, [("x.jpg", 30, 40, 1), ("y.jpg", 60, 80, 2)]).write_csv(run)
+    ScannedImages(run, [("x.jpg", 30, 40, 1), ("y.jpg", 60, 80, 2)]).write_csv(run)
     for generation in range(2):
         writer = GenerationWriter(run, generation, 2)
         for i in range(2):
@@ -47,7 +47,7 @@ def test_a_segmentation(segmented: Path) -> None:
     assert found.out == segmented / "quality"
     with Image.open(segmented / "labels/a/one.png.png") as picture:
         assert np.array_equal(found.read(1), np.asarray(picture))
-    assert found.size(0) is None
+    assert found.size is None
     (segmented / "segmentation.json").unlink()
     assert open_predictions(segmented).ids == "unknown"
     assert open_predictions(segmented, same_ids=True).ids == "dataset"
@@ -92,6 +92,7 @@ def test_a_run(run: Path) -> None:
         found = open_predictions(path)
         assert (found.kind, found.ids, found.void, list(found.names)) == ("run", "group", 9, ["x.jpg", "y.jpg"])
         assert found.read(1).tolist() == [[2] * 4] * 3
+        assert found.size is not None
         assert found.size(1) == (60, 80)
         assert found.about["generation"] == 1
         assert found.out == run / "quality" / "generation-0001"
@@ -115,7 +116,7 @@ def test_a_generation_that_is_not_complete(run: Path) -> None:
 
 
 def test_a_run_of_other_photos(run: Path) -> None:
-    Images(run, [("x.jpg", 30, 40, 1)]).write_csv(run)
+    ScannedImages(run, [("x.jpg", 30, 40, 1)]).write_csv(run)
     with pytest.raises(UserError, match=r"2 maps, images\.csv 1 photos"):
         open_predictions(run)
 
@@ -153,24 +154,3 @@ def test_photos_that_must_have_a_map(segmented: Path) -> None:
     plain = open_predictions(segmented / "labels", names=["a/one.jpg", "two.jpg"])
     assert plain.missing == []
     assert np.array_equal(plain.read(0), whole.read(0))
-
-
-@pytest.mark.parametrize(
-    ("mode", "what"), [("RGB", "holds colours"), ("RGBA", "holds colours"), ("LA", "two channels")]
-)
-def test_pictures_are_no_label_maps(tmp_path: Path, mode: str, what: str) -> None:
-    Image.new(mode, (4, 4)).save(tmp_path / "x.png")
-    with pytest.raises(UserError, match=rf"x.png: holds .*{what.split()[-1]}.*one whole number a pixel"):
-        read_labels(tmp_path / "x.png")
-
-
-def test_floats_and_damage(tmp_path: Path) -> None:
-    Image.new("F", (4, 4)).save(tmp_path / "x.tif")
-    (tmp_path / "x.tif").rename(tmp_path / "x.png")
-    with pytest.raises(UserError, match="floating-point"):
-        read_labels(tmp_path / "x.png")
-    (tmp_path / "x.png").write_bytes(b"PNG")
-    with pytest.raises(UserError, match="cannot be read as a label map"):
-        read_labels(tmp_path / "x.png")
-    Image.new("1", (4, 4), 1).save(tmp_path / "one.png")
-    assert read_labels(tmp_path / "one.png").tolist() == [[1] * 4] * 4

@@ -109,7 +109,7 @@ def test_masks_that_fail_name_their_group(photos: Path, tmp_path: Path, monkeypa
 def test_a_loader_that_fails_names_the_batch(
     workers: int, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cyborgs.views.loader.make_views", boom)
+    monkeypatch.setattr("cyborgs.views.micro_batches.make_views", boom)
     with pytest.raises(AssertionError, match="a poisoned part"):
         run(tiny_byol(workers=workers), photos, tmp_path / "run")
     text = (tmp_path / "run" / "crash.txt").read_text()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from cyborgs.data.images import Images
+from cyborgs.data.images import Images, ScannedImages
 from cyborgs.data.listing import list_images
 from cyborgs.data.scan import scan
 from cyborgs.engine.contract import Stopped
@@ -79,7 +79,7 @@ def short(masks: MaskConfig, **changes: object) -> Recipe:
 
 
 def photos_of(folder: Path) -> Images:
-    return Images.from_scan(scan(list_images(folder)))
+    return ScannedImages.from_scan(scan(list_images(folder)))
 
 
 @pytest.mark.parametrize("name", [*FREE, *COLOURS])

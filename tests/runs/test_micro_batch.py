@@ -15,7 +15,7 @@ import torch
 import torch.multiprocessing as mp
 from lightning_fabric import Fabric
 
-from cyborgs.data.images import Images
+from cyborgs.data.images import Images, ScannedImages
 from cyborgs.data.listing import list_images
 from cyborgs.data.scan import scan
 from cyborgs.engine.contract import Stopped
@@ -27,9 +27,10 @@ from cyborgs.runs import micro_batch as fit
 from cyborgs.runs import recipe_file
 from cyborgs.runs.build import Features, build_method
 from cyborgs.runs.devices import make_fabric
-from cyborgs.runs.micro_batch import find_micro_batch, made_up_batch, micro_batches, most_expensive_plans
+from cyborgs.runs.micro_batch import find_micro_batch, micro_batches, most_expensive_plans
 from cyborgs.runs.recipe import Recipe
 from cyborgs.structures import StepSeed
+from cyborgs.views.micro_batches import made_up_batch
 from tests.conftest import make_photos, tiny_byol, tiny_recipe
 from tests.runs.test_pretrain import DieAt, StopAt, results, run
 
@@ -54,7 +55,7 @@ def limit(
 
 
 def images_of(photos: Path) -> Images:
-    return Images.from_scan(scan(list_images(photos)))
+    return ScannedImages.from_scan(scan(list_images(photos)))
 
 
 def find(recipe: Recipe, photos: Path) -> int:
@@ -119,14 +120,18 @@ def test_the_largest_k_and_nothing_else_is_drawn(photos: Path, monkeypatch: Patc
     import cyborgs.methods.cyborgs.prototypes as step
 
     drawn: dict[str, set[int]] = {"step": set(), "masks": set()}
-    for name, module in (("step", step), ("masks", masks)):
-        kmeans = module.spherical_kmeans
+    batched, single = step.batched_kmeans, masks.spherical_kmeans
 
-        def spy(x: torch.Tensor, k: int, name: str = name, kmeans: Any = kmeans, **options: Any) -> Any:
-            drawn[name].add(k)
-            return kmeans(x, k, **options)
+    def in_step(x: torch.Tensor, k: list[int], *args: Any, **options: Any) -> Any:
+        drawn["step"].update(k)
+        return batched(x, k, *args, **options)
 
-        monkeypatch.setattr(module, "spherical_kmeans", spy)
+    def in_masks(x: torch.Tensor, k: int, **options: Any) -> Any:
+        drawn["masks"].add(k)
+        return single(x, k, **options)
+
+    monkeypatch.setattr(step, "batched_kmeans", in_step)
+    monkeypatch.setattr(masks, "spherical_kmeans", in_masks)
     find(tiny_recipe(), photos)
     assert drawn == {"step": {6}, "masks": {6}}
 

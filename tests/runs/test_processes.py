@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from cyborgs.data.decode import UnreadableImage
-from cyborgs.data.images import Images
+from cyborgs.data.images import ScannedImages
 from cyborgs.engine.checkpoint import Checkpoints
 from cyborgs.errors import UserError
 from cyborgs.methods.cyborgs.settings import CyborgsConfig
@@ -71,7 +71,7 @@ def at(rank: int, where: str, victim: int, what: Callable[[], Any]) -> None:
             what()
         return save(self, step, *rest)
 
-    def at_read(self: Images, index: int) -> Any:
+    def at_read(self: ScannedImages, index: int) -> Any:
         what()
 
     save = Checkpoints.save
@@ -84,7 +84,7 @@ def at(rank: int, where: str, victim: int, what: Callable[[], Any]) -> None:
     elif where == "save":
         Checkpoints.save = at_save  # type: ignore[assignment]
     else:
-        Images.read = at_read  # type: ignore[assignment]
+        ScannedImages.read = at_read  # type: ignore[assignment]
 
 
 def no_space() -> None:

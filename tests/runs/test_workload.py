@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cyborgs.cli import main
-from cyborgs.data.images import Images
+from cyborgs.data.images import ScannedImages
 from cyborgs.data.listing import list_images
 from cyborgs.data.scan import scan
 from cyborgs.engine.callback import Callback
@@ -55,7 +55,7 @@ def test_counts_and_bytes_are_those_of_the_run(recipe: Recipe, photos: Path, tmp
         assert len(seen) == logged
     assert work.generations == sum("refresh" in line for line in run.metrics)
     assert work.snapshots == len(list((out / "snapshots").glob("*"))) if (out / "snapshots").exists() else True
-    needed = space_of(recipe, build_method(recipe), Images.from_scan(scan(list_images(photos))))
+    needed = space_of(recipe, build_method(recipe), ScannedImages.from_scan(scan(list_images(photos))))
     kept = min(recipe.keep_checkpoints, work.checkpoints)
     checkpoints = held_bytes(out / "checkpoints") * (kept + 1) / kept
     # state.json is taken as large as that of a large network
@@ -109,7 +109,7 @@ def test_masks_that_are_kept(keep: int, generations: int, held: int) -> None:
 
 def test_maps_of_photos_have_room(tmp_path: Path) -> None:
     """1,842 bytes were measured for 640x480 at K = 129, and 2,151 at 256."""
-    images = Images(tmp_path, [("a.jpg", 480, 640, 0)] * 10)
+    images = ScannedImages(tmp_path, [("a.jpg", 480, 640, 0)] * 10)
     for clusters, measured in (((129, 129), 1842), ((2, 256), 2151)):
         recipe = tiny_recipe(method=CyborgsConfig(clusters=clusters), masks=MaskConfig())
         assert 10 * measured <= needs.generation_bytes(recipe, images) <= 1.35 * 10 * measured
@@ -142,7 +142,7 @@ def test_what_is_there_counts_on_resume(photos: Path, tmp_path: Path, monkeypatc
     recipe, out = tiny_recipe(checkpoint_every=1), tmp_path / "run"
     with pytest.raises(Stopped):
         pretrain(recipe, data=photos, out=out, callbacks=[Stop()], stream=io.StringIO())
-    needed = space_of(recipe, build_method(recipe), Images.from_scan(scan(list_images(photos)))).total
+    needed = space_of(recipe, build_method(recipe), ScannedImages.from_scan(scan(list_images(photos)))).total
     there = held_bytes(out)
     assert 0 < there < needed
     monkeypatch.setattr(needs, "free_bytes", lambda path: needed - there - 4096)  # more than the lock file takes

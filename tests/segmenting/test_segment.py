@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 
 from cyborgs.data.palette import nearest, palette
 from cyborgs.errors import UserError
-from cyborgs.features.clustering import assign
 from cyborgs.features.extraction import layer_maps
 from cyborgs.masks.config import CrfConfig
 from cyborgs.segmenting.names import mask_names
@@ -53,7 +52,7 @@ def test_what_is_written(photos, tmp_path):
             labels = np.asarray(picture)
             assert picture.getpalette()[:9] == palette(3).ravel().tolist()
         assert labels.shape == photos.size(i)
-        assert np.array_equal(labels, assign(FakeBackbone(), clusters, photos.read(i), full_resolution=True))
+        assert np.array_equal(labels, clusters.of_pixels(FakeBackbone(), photos.read(i)).labels()[0])
         shares = np.bincount(labels.ravel(), minlength=3) / labels.size
         assert [float(x) for x in rows[1 + i][2:]] == pytest.approx(shares, abs=1e-6)
         assert rows[1 + i][:2] == [photos.name(i), f"labels/{name}.png"]
@@ -117,7 +116,7 @@ def test_several_numbers_of_clusters_share_the_passes(photos, tmp_path):
 def test_nearest_gives_the_labels_of_cells(photos, tmp_path):
     clusters = segment(photos, FakeBackbone(), tmp_path, layers=["layer2"], clusters=4, resolution="nearest")[4]
     for i, name in enumerate(("a/one.png", "two.png")):
-        cells = assign(FakeBackbone(), clusters, photos.read(i))
+        cells = clusters.of_cells(FakeBackbone(), photos.read(i))
         assert np.array_equal(label_of(tmp_path, name), nearest(cells, *photos.size(i)))
 
 

@@ -19,7 +19,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from cyborgs.data.images import Images
+from cyborgs.data.images import Images, ScannedImages
 from cyborgs.data.listing import list_images
 from cyborgs.data.scan import scan
 from cyborgs.views import workers
@@ -35,19 +35,19 @@ SPEC = ViewSpec(size=32, grid=4)
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Images:
     folder = make_photos(tmp_path_factory.mktemp("photos"), 24)
-    return Images.from_scan(scan(list_images(folder), use_cache=False))
+    return ScannedImages.from_scan(scan(list_images(folder), use_cache=False))
 
 
 def reading(monkeypatch: pytest.MonkeyPatch, bad: int, instead) -> None:
     """Reading picture ``bad`` does something else; workers are forked, so that they have it too."""
-    read = Images.read
+    read = ScannedImages.read
 
-    def replaced(self: Images, index: int) -> np.ndarray:
+    def replaced(self: ScannedImages, index: int) -> np.ndarray:
         if index == bad:
             instead()
         return read(self, index)
 
-    monkeypatch.setattr(Images, "read", replaced)
+    monkeypatch.setattr(ScannedImages, "read", replaced)
 
 
 def until_lost(steps: Iterator[object]) -> WorkerLost:
@@ -83,6 +83,28 @@ def test_a_killed_worker_is_named_with_its_picture(
         assert text in str(error)
     assert error.reports_itself
     assert signal.getsignal(signal.SIGCHLD) == before
+
+
+@pytest.mark.parametrize("at", ["between", "in the next epoch"])
+def test_a_kept_worker_that_is_killed(images: Images, monkeypatch: pytest.MonkeyPatch, at: str) -> None:
+    loader = Batches(images, SPEC, batch_size=10, workers=2)  # 20 of the 24 photos in an epoch
+    before, after = (set(loader.order(epoch)[:20].tolist()) for epoch in (0, 1))
+    bad = min(after - before)
+    if at != "between":
+        reading(monkeypatch, bad, partial(kill_self, signal.SIGKILL))
+    list(loader(0, keep=True))
+    if at == "between":
+        child = multiprocessing.active_children()[0]
+        assert child.pid is not None
+        os.kill(child.pid, signal.SIGKILL)
+        time.sleep(0.1)
+    error = until_lost(loader(1, keep=True))
+    assert "killed by SIGKILL" in str(error)
+    assert (images.name(bad) in str(error)) == (at != "between")
+    assert error.reports_itself
+    for child in multiprocessing.active_children():
+        child.join(5)
+    assert multiprocessing.active_children() == []
 
 
 def test_a_worker_that_leaves_by_itself(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,12 +219,12 @@ def test_too_little_shared_memory_is_refused_at_the_start(images: Images, monkey
 
 SMALL = """
 import subprocess, sys
-from cyborgs.data.images import Images
+from cyborgs.data.images import Images, ScannedImages
 from cyborgs.data.listing import list_images
 from cyborgs.data.scan import scan
 from cyborgs.views.config import ViewSpec
 from cyborgs.views.loader import Batches
-loader = Batches(Images.from_scan(scan(list_images(sys.argv[1]))), ViewSpec(256, 4), batch_size=8, workers=2)
+loader = Batches(ScannedImages.from_scan(scan(list_images(sys.argv[1]))), ViewSpec(256, 4), batch_size=8, workers=2)
 # What the check asks for is enough, but for the board and the rounding of each view to pages.
 for size in (loader.shared_bytes + 2**17, loader.shared_bytes // 6):
     subprocess.run(["mount", "-o", f"remount,size={size}", "/dev/shm"], check=True)

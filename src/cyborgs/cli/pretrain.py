@@ -12,7 +12,9 @@ import tyro
 from cyborgs.cli import exits
 from cyborgs.errors import UserError
 from cyborgs.masks.config import SourceName
+from cyborgs.methods.registry import names
 from cyborgs.recipes import RECIPES
+from cyborgs.recipes.of_method import of_method
 from cyborgs.runs.recipe import Recipe
 
 
@@ -53,7 +55,12 @@ def _named_recipe(name: str) -> Recipe:
         if not Path(name).is_file():
             raise UserError(f"{name}: no such recipe file.")
         return load(Path(name))
-    raise UserError(f"no recipe is named {name!r}. There are: {', '.join(RECIPES)}; or give a recipe.yaml.")
+    if name in names():
+        return of_method(name)
+    raise UserError(
+        f"no recipe is named {name!r}. There are: {', '.join(RECIPES)}; methods: {', '.join(names())}; or give a "
+        "recipe.yaml."
+    )
 
 
 def _option(argv: Sequence[str], name: str) -> str | None:

@@ -8,11 +8,13 @@ are read only after memory was taken for them) is checked in ``container.py``. C
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from cyborgs.data import container
 from cyborgs.data.container import JpegLayout, Refused
@@ -29,7 +31,7 @@ BACKGROUND = 255
 
 Pixels = NDArray[np.uint8]
 
-_ORIENTATION = 0x0112
+_WIDTH, _HEIGHT, _ORIENTATION = 0x0100, 0x0101, 0x0112
 _BYTES_PER_PIXEL = {"JPEG": 14, "WEBP": 20, "AVIF": 12, "JPEG2000": 20}
 """Most memory that decoders take, the pixels that are returned included; measured on 30 million pixels."""
 _PLAIN_JPEG_BYTES_PER_PIXEL = 6
@@ -232,6 +234,22 @@ def orientation(data: bytes) -> int:
             return _orientation(image)
     except Exception:  # the picture itself is judged by decode
         return 1
+
+
+def displayed_size(path: Path, name: str) -> tuple[int, int]:
+    """(height, width) of a file's picture as it is displayed, from its header. Raises UnreadableImage."""
+    try:
+        with Image.open(path) as picture:
+            width, height = picture.size
+            # Newer Pillows have turned the size of a TIFF already, older ones do so in load().
+            if isinstance(picture, TiffImageFile):
+                width, height = picture.tag_v2[_WIDTH], picture.tag_v2[_HEIGHT]
+            # Of a PNG without EXIF in its header Pillow would decode the pixels to look behind them.
+            silent = picture.format == "PNG" and "exif" not in picture.info
+            turned = not silent and picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+    except Exception as error:  # Pillow fails with many kinds on damaged files
+        raise UnreadableImage(name, f"no readable picture ({error})") from error
+    return (width, height) if turned else (height, width)
 
 
 def _upright(pixels: Pixels, orientation: int) -> Pixels:

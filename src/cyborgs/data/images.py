@@ -1,23 +1,129 @@
-"""The usable photos of a data set, by index."""
+"""Photos by number, wherever they lie: what all code outside of ``data/`` sees of them."""
 
 from __future__ import annotations
 
 import csv
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, final
 
 import numpy as np
 import xxhash
 
-from cyborgs.data.decode import MAX_PIXELS, Pixels, UnreadableImage, decode, orientation
+from cyborgs.data.decode import MAX_PIXELS, Pixels, UnreadableImage, decode, displayed_size
 from cyborgs.data.scan import Scan
 from cyborgs.errors import UserError
 from cyborgs.files import AppendFile, replacing
 
 
-class Images:
-    """Random access to photos. Index i is row i of ``images.csv``.
+class Images(Protocol):
+    """Random access to photos, from several threads and from forked processes.
+
+    A class with these methods can be pretrained on, segmented and judged by; :class:`ScannedImages` and
+    :class:`PhotoFiles` are such. ``name``, ``size``, ``file_size`` and ``fingerprint`` decode nothing.
+    """
+
+    def __len__(self) -> int: ...
+
+    def name(self, i: int) -> str:
+        """What messages and files of results call photo i; each has its own."""
+        ...
+
+    def size(self, i: int) -> tuple[int, int]:
+        """(height, width) as displayed, in pixels."""
+        ...
+
+    def file_size(self, i: int) -> int:
+        """How many bytes ``content`` gives."""
+        ...
+
+    def content(self, i: int) -> bytes:
+        """The bytes of photo i's file. Raises UnreadableImage naming it."""
+        ...
+
+    def read(self, i: int) -> Pixels:
+        """Photo i, uint8 (H, W, 3), RGB, as displayed. Raises UnreadableImage naming it."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Changes with any name, any file's bytes, and their order."""
+        ...
+
+    def subset(self, indices: Sequence[int]) -> Images:
+        """The photos at these indices, in this order, numbered anew."""
+        ...
+
+
+def _content(path: Path, name: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UnreadableImage(name, f"cannot be opened: {error.strerror}") from error
+
+
+def _stat(path: Path, name: str) -> os.stat_result:
+    try:
+        return path.stat()
+    except OSError as error:
+        raise UnreadableImage(name, f"cannot be opened: {error.strerror}") from error
+
+
+@final
+@dataclass(frozen=True)
+class PhotoFiles:
+    """The files at these paths; nothing is scanned. What cannot be read becomes known when it is read, by its path."""
+
+    paths: tuple[Path, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def name(self, i: int) -> str:
+        """The path."""
+        return str(self.paths[i])
+
+    def size(self, i: int) -> tuple[int, int]:
+        """(height, width) as displayed, from the file's header. Raises UnreadableImage."""
+        return displayed_size(self.paths[i], self.name(i))
+
+    def file_size(self, i: int) -> int:
+        """Bytes, as the file system says. Raises UnreadableImage."""
+        return _stat(self.paths[i], self.name(i)).st_size
+
+    def content(self, i: int) -> bytes:
+        """The file. Raises UnreadableImage."""
+        return _content(self.paths[i], self.name(i))
+
+    def read(self, i: int) -> Pixels:
+        """Photo i, uint8 (H, W, 3), RGB, as displayed. Raises UnreadableImage."""
+        return decode(self.content(i), self.name(i))
+
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits, of each file's absolute path, size and time of change: no file is read.
+
+        It says that what was kept of these files still holds. Results that are compared across machines carry
+        ``evaluation.sets.splits.fingerprint``, which a copy of the files shares.
+
+        Raises:
+            UnreadableImage: a file is gone.
+        """
+        digest = xxhash.xxh64()
+        for i, path in enumerate(self.paths):
+            found = _stat(path, self.name(i))
+            digest.update(os.fsencode(path.absolute()) + b"\0")
+            digest.update(f"{found.st_size} {found.st_mtime_ns}".encode())
+        return digest.hexdigest()
+
+    def subset(self, indices: Sequence[int]) -> PhotoFiles:
+        """The files at these indices, in this order."""
+        return PhotoFiles(tuple(self.paths[i] for i in indices))
+
+
+@final
+class ScannedImages:
+    """The usable photos that a scan found. Index i is row i of ``images.csv``.
 
     Names lie in one bytes object, numbers in arrays: a million photos cost some 60 bytes each beside their names,
     pickle at once, and forked workers do not copy the memory by counting references.
@@ -42,12 +148,12 @@ class Images:
         self._hashes = np.array([record[3] for record in records], dtype=np.uint64)
 
     @classmethod
-    def from_scan(cls, scan: Scan, *, max_pixels: int = MAX_PIXELS) -> Images:
+    def from_scan(cls, scan: Scan, *, max_pixels: int = MAX_PIXELS) -> ScannedImages:
         """The usable photos of a scan, in its order."""
         return cls(scan.root, scan.images, scan.skipped, max_pixels=max_pixels)
 
     @classmethod
-    def read_csv(cls, folder: str | os.PathLike[str], root: str | os.PathLike[str]) -> Images:
+    def read_csv(cls, folder: str | os.PathLike[str], root: str | os.PathLike[str]) -> ScannedImages:
         """The photos of the ``images.csv`` that ``write_csv`` wrote, below ``root``; no photo is opened.
 
         Raises:
@@ -62,10 +168,10 @@ class Images:
             raise UserError(f"{path}: cannot be read as the list of a run's photos ({error}).") from error
         return cls(root, records)
 
-    def subset(self, indices: Sequence[int]) -> Images:
+    def subset(self, indices: Sequence[int]) -> ScannedImages:
         """The photos at these indices, in this order, numbered anew; nothing is skipped."""
         records = [(self.name(i), *self.size(i), int(self._hashes[i])) for i in indices]
-        return Images(self.root, records, max_pixels=self.max_pixels)
+        return ScannedImages(self.root, records, max_pixels=self.max_pixels)
 
     def __len__(self) -> int:
         return len(self._hashes)
@@ -81,6 +187,16 @@ class Images:
         height, width = self._sizes[i]
         return int(height), int(width)
 
+    def file_size(self, i: int) -> int:
+        """Bytes of the file, as they are now. Raises UnreadableImage where it is gone."""
+        name = self.name(i)
+        return _stat(Path(self.root, name), name).st_size
+
+    def content(self, i: int) -> bytes:
+        """The file. Raises UnreadableImage where it is gone."""
+        name = self.name(i)
+        return _content(Path(self.root, name), name)
+
     def read(self, i: int) -> Pixels:
         """Decode photo i: uint8 (H, W, 3), RGB.
 
@@ -88,21 +204,10 @@ class Images:
             UnreadableImage: the file is gone, damaged or of another size than in the scan. It is replaced by nothing.
         """
         name = self.name(i)
-        try:
-            data = Path(self.root, name).read_bytes()
-        except OSError as error:
-            raise UnreadableImage(name, f"cannot be opened: {error.strerror}") from error
-        pixels = decode(data, name, max_pixels=self.max_pixels)
+        pixels = decode(self.content(i), name, max_pixels=self.max_pixels)
         if pixels.shape[:2] != self.size(i):
             raise UnreadableImage(name, f"is {pixels.shape[:2]} (height, width) now, was {self.size(i)} in the scan")
         return pixels
-
-    def orientation(self, i: int) -> int:
-        """EXIF orientation 1 to 8 of photo i, which ``read`` has applied; 1 where its file is gone."""
-        try:
-            return orientation(Path(self.root, self.name(i)).read_bytes())
-        except OSError:
-            return 1
 
     def hashes(self) -> dict[str, str]:
         """Name -> 16 hexadecimal digits that change with the file's bytes, as in ``images.csv``."""

@@ -57,6 +57,8 @@ class Gradients:
         Returns:
             ``loss``, ``loss/NAME`` and metrics of this process's share: scalars, still on the device.
         """
+        if not alone and hasattr(self.fabric.strategy, "wrapped_for"):  # several processes: runs/devices.py
+            self.module = self.fabric.strategy.wrapped_for(frozenset(plan.losses), self.fabric, self.module)
         step = _Step(self, micro_batches, plan, seed, measure, alone)
         if self.negatives == "micro" or len(micro_batches) == 1:
             return step.plain()

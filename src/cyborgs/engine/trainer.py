@@ -95,8 +95,8 @@ class Trainer:
         """Epoch and step in it of the batch that is trained on; None outside of steps."""
         self._stop = Stop() if stop is None else stop
         self._vote = distributed.Vote()
-        self._module, self._optimizer = fabric.setup(trainable, optimizer)
-        self._gradients = Gradients(fabric, self._module, trainable, negatives)
+        module, self._optimizer = fabric.setup(trainable, optimizer)
+        self._gradients = Gradients(fabric, module, trainable, negatives)
 
     @property
     def total_steps(self) -> int:

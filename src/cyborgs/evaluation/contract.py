@@ -10,8 +10,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cyborgs.metrics.intervals import DRAWS, Interval, spread, weights
-
 
 class Data(Protocol):
     """The labelled photos of a protocol, opened."""
@@ -81,10 +79,3 @@ class Result:
     def value(self) -> float:
         """The main figure."""
         return self.figures[self.metric]
-
-
-def interval(judged: Judged, *, draws: int = DRAWS, level: float = 0.95, seed: int = 0) -> Interval:
-    """The main figure and its interval over draws of the test images."""
-    n = len(judged)
-    found = np.array([judged.score(w) for w in weights(n, draws, seed)])
-    return Interval(judged.score(np.ones(n, np.int64)), *spread(found, n, level), n)

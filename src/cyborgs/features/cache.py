@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -18,9 +17,9 @@ import xxhash
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cyborgs.errors import NotFiniteError, UserError, printable
+from cyborgs.data.images import Images
+from cyborgs.errors import NotFiniteError, printable
 from cyborgs.features.extraction import Progress, UInt8, frozen
-from cyborgs.features.reading import read_photo
 from cyborgs.features.threads import ahead, threads_by_default
 from cyborgs.features.transforms import Transform
 from cyborgs.files import make_folder, write_bytes
@@ -50,17 +49,11 @@ class Extraction:
     """Mean over the map, or over windows of it (``POOLS``), channel by channel."""
 
 
-def _key(backbone: Backbone, photos: Sequence[Path], extraction: Extraction, device: str) -> str:
-    """Of weights, photos (path, size, time of change), layer, transform, pooling; and of what moves the last bits."""
+def _key(backbone: Backbone, photos: Images, extraction: Extraction, device: str) -> str:
+    """Of weights, photos (their fingerprint), layer, transform, pooling; and of what moves the last bits."""
     digest = xxhash.xxh64(json.dumps([FORMAT, torch.__version__, device, weights_hash(backbone)]).encode())
     digest.update(repr((extraction.layer, extraction.transform, extraction.pooling)).encode())
-    for photo in photos:
-        try:
-            found = photo.stat()
-        except OSError as error:
-            raise UserError(f"{photo}: cannot be read ({error.strerror}).") from error
-        digest.update(os.fsencode(photo.absolute()) + b"\0")
-        digest.update(f"{found.st_size} {found.st_mtime_ns}".encode())
+    digest.update(photos.fingerprint().encode())
     return digest.hexdigest()
 
 
@@ -94,11 +87,11 @@ def _pool(maps: Tensor, stride: int, pooling: str) -> Tensor:
     return F.avg_pool2d(maps, window, step, min(padding, window // 2)).flatten(1)
 
 
-def squares(photos: Sequence[Path], transform: Transform, threads: int) -> Iterator[UInt8]:
+def squares(photos: Images, transform: Transform, threads: int) -> Iterator[UInt8]:
     """The squares of all photos, made in threads ahead of the network."""
 
     def square(i: int) -> UInt8:
-        return transform(read_photo(photos[i]), i)
+        return transform(photos.read(i), i)
 
     yield from ahead(square, range(len(photos)), threads)
 
@@ -106,7 +99,7 @@ def squares(photos: Sequence[Path], transform: Transform, threads: int) -> Itera
 @torch.no_grad()
 def extract(
     backbone: Backbone,
-    photos: Sequence[Path],
+    photos: Images,
     extraction: Extraction,
     *,
     threads: int | None = None,
@@ -128,7 +121,7 @@ def extract(
         if not np.isfinite(values).all():
             first = len(parts) * batch + int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
             raise NotFiniteError(
-                f"{printable(str(photos[first]))}: {layer} holds NaN or infinity. The weights are damaged."
+                f"{printable(photos.name(first))}: {layer} holds NaN or infinity. The weights are damaged."
             )
         parts.append(values)
         if progress is not None:
@@ -155,7 +148,7 @@ def extract(
 
 def features(
     backbone: Backbone,
-    photos: Sequence[Path],
+    photos: Images,
     extraction: Extraction,
     *,
     cache: Path | None = None,
@@ -166,7 +159,7 @@ def features(
     """As ``extract``, but what lies in ``cache`` is taken from there, and what does not is put there.
 
     The key is made of the network's weights, architecture and normalisation, of layer, transform and pooling, and of
-    the photos' paths, sizes and times of change. A damaged file is made anew.
+    the photos' fingerprint. A damaged file is made anew.
     """
     if cache is None:
         return extract(backbone, photos, extraction, threads=threads, progress=progress)
@@ -204,9 +197,7 @@ class Means(Protocol):
         """Takes lines for people."""
 
 
-def features_of(
-    backbone: Backbone, sets: Sequence[Sequence[Path]], extraction: Extraction, context: Means
-) -> list[Float32]:
+def features_of(backbone: Backbone, sets: Sequence[Images], extraction: Extraction, context: Means) -> list[Float32]:
     """The features of several lists of photos, with one progress over all."""
     total = sum(len(photos) for photos in sets)
     found: list[Float32] = []

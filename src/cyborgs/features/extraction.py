@@ -156,12 +156,11 @@ class FrozenMaps:
             tuple(self.sizes[i] for i in numbers),
         )
 
-    def whitening(self, layer: str, *, full: bool = True, shrinkage: float = 1e-3) -> Whitening:
+    def whitening(self, layer: str, *, shrinkage: float = 1e-3) -> Whitening:
         """What whitens a layer's channels over its cells, at the layer's own grid.
 
         Channels are standardised, then multiplied by (R + shrinkage I)^(-1/2), R their correlation. A constant channel
         becomes 0. The correlation is taken over every n-th cell, such that about CELLS_PER_CHANNEL cells per channel remain.
-        Without ``full`` the channels are standardised only.
         """
         first = self.maps[0][layer]
         total, squares, cells = torch.zeros(len(first), dtype=torch.float64), torch.zeros(len(first)).double(), 0
@@ -172,8 +171,6 @@ class FrozenMaps:
         deviation = (squares / cells - mean.square()).clamp_min(0).sqrt()
         constant = deviation <= 1e-6 * mean.abs() + 1e-12
         scale = torch.where(constant, 0.0, 1 / deviation.masked_fill(constant, 1.0))
-        if not full:
-            return Whitening(mean.float(), torch.diag(scale).float())
         step = max(1, cells // (CELLS_PER_CHANNEL * len(first)))
         correlation, kept = torch.zeros(len(first), len(first), dtype=torch.float64), 0
         for one in self.maps:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import cv2
 import numpy as np
@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cyborgs.data.images import Images
 from cyborgs.errors import UserError
-from cyborgs.features.extraction import Photos, UInt8, iterate_maps
+from cyborgs.features.extraction import UInt8, iterate_maps
 from cyborgs.ops.normalise import unit_rows
 
 if TYPE_CHECKING:
@@ -31,14 +32,6 @@ SHORT_SIDE: Final = 128
 """Longest short side of a photo for the network, in pixels."""
 SHARES: Final = (0.02, 0.15, 0.6)
 """Smallest, best and largest share of its photo that a region has: no slivers, not all of it."""
-
-
-class Sized(Photos, Protocol):
-    """Photos whose sizes are known before they are read: ``data.images.Images``."""
-
-    def size(self, i: int) -> tuple[int, int]:
-        """(height, width) of photo i."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -83,7 +76,7 @@ def spread(count: int, wanted: int) -> list[int]:
     return sorted({round(i * (count - 1) / max(1, wanted - 1)) for i in range(wanted)})
 
 
-def searched(photos: Sized) -> list[int]:
+def searched(photos: Images) -> list[int]:
     """The photos that a search looks at: evenly spread, few enough to be decoded in seconds."""
     first = spread(len(photos), PHOTOS)
     pixels = sum(h * w for h, w in map(photos.size, first)) / max(1, len(first))
@@ -116,7 +109,7 @@ def compared_layers(backbone: Backbone) -> tuple[str, ...]:
 
 
 def region_features(
-    backbone: Backbone, photos: Photos, regions: Mapping[int, Sequence[Mask]], layers: Sequence[str]
+    backbone: Backbone, photos: Images, regions: Mapping[int, Sequence[Mask]], layers: Sequence[str]
 ) -> Tensor:
     """Mean of each layer's map over each region, of unit length in each layer, side by side.
 
@@ -138,7 +131,7 @@ def region_features(
 
 def search(
     backbone: Backbone,
-    photos: Sized,
+    photos: Images,
     labels: Callable[[int], UInt8],
     *,
     queries: int = 6,
@@ -195,7 +188,7 @@ def search(
 class _Crops:
     """Cuts regions out of photos."""
 
-    def __init__(self, photos: Photos, side: int) -> None:
+    def __init__(self, photos: Images, side: int) -> None:
         self.photos = photos
         self.side = side
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from cyborgs.data.images import Images
 from cyborgs.errors import NotFiniteError
-from cyborgs.features.extraction import Photos, UInt8, join, layer_maps
+from cyborgs.features.extraction import UInt8, join, layer_maps
 from cyborgs.machine.cores import usable_cores
 from cyborgs.masks.bootstrap import CALL_PIXELS, cap_short_side
 
@@ -22,22 +23,6 @@ ROOM = 8_000_000
 """Pixels of photos that wait on either side of the network, beyond one photo: 24 MB decoded, 64 MB to be written."""
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-class SizedPhotos(Photos, Protocol):
-    """Photos whose sizes are known before they are read: ``data.images.Images``."""
-
-    def size(self, i: int) -> tuple[int, int]:
-        """Size (h, w) of photo i, as displayed."""
-        ...
-
-    def orientation(self, i: int) -> int:
-        """EXIF orientation 1 to 8 of photo i's file, which ``read`` has applied."""
-        ...
-
-    def fingerprint(self) -> str:
-        """Changes with any name or any file's bytes."""
-        ...
 
 
 def threads_by_default() -> int:
@@ -110,7 +95,7 @@ class Hands:
                 self._pool.shutdown(cancel_futures=True)
 
 
-def batches(photos: SizedPhotos, short_side: int, device: torch.device) -> list[range]:
+def batches(photos: Images, short_side: int, device: torch.device) -> list[range]:
     """All photos in order, cut so that those of a batch are of equal size and few enough for one call.
 
     By their sizes alone: a second start that has less to do makes the same batches, and the same bits.
@@ -132,7 +117,7 @@ def batches(photos: SizedPhotos, short_side: int, device: torch.device) -> list[
 
 def stream_maps(
     backbone: Backbone,
-    photos: SizedPhotos,
+    photos: Images,
     layers: Sequence[str],
     *,
     short_side: int = 0,

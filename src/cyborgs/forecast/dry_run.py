@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from cyborgs import distributed
-from cyborgs.data.images import Images
+from cyborgs.data.images import ScannedImages
 from cyborgs.engine.contract import Stopped
 from cyborgs.engine.signals import Stop
 from cyborgs.errors import UserError
@@ -48,7 +48,7 @@ def dry_run(recipe: Recipe, *, data: str | Path, out: str | Path, stream: TextIO
     main = fabric.is_global_zero
     stop = Stop()
     with stop.listening():
-        images = Images.from_scan(
+        images = ScannedImages.from_scan(
             distributed.run_on_rank_zero(partial(scan_photos, data, recipe, stream, stop), (UserError, Stopped))
         )
     resolved = recipe.resolved(len(images))

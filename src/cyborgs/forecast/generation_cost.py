@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Final, final
 
@@ -21,7 +20,6 @@ from cyborgs.masks.selective_search import SelectiveSearch
 from cyborgs.masks.source import CHUNK, MaskSource, chunks, cores, in_threads
 from cyborgs.masks.static import is_found
 from cyborgs.masks.store import MaskStore
-from cyborgs.methods.cyborgs.settings import CyborgsConfig
 from cyborgs.methods.method import Method
 from cyborgs.runs.build import build_source
 from cyborgs.runs.recipe import Recipe
@@ -67,7 +65,7 @@ def measure_generation(
         share = total / len(some)
         return share * (time.perf_counter() - begun), round(share * held_bytes(folder / "masks"))
     pixels = mask_pixels(recipe, images)
-    with clusters_at(method, largest=True):
+    with draws_at(method, largest=True):
         source = _source(recipe, method, device, images)
         say("measuring the largest group of bootstrapping")
         heavy = images.subset(_heaviest(source, recipe.seed, cycles, pixels))
@@ -75,7 +73,7 @@ def measure_generation(
         begun = time.perf_counter()
         generate(source, heavy, folder / "heavy", 0, seed=recipe.seed, cycle=0, manifest={})
         quick = not distributed.all_any(time.perf_counter() - begun >= SHORT_GROUP)
-    with clusters_at(method, largest=False):
+    with draws_at(method, largest=False):
         source = _source(recipe, method, device, images)
         say("measuring bootstrapping")
         world = distributed.world_size()
@@ -143,12 +141,10 @@ def spread(total: int, count: int) -> list[int]:
 
 
 @contextmanager
-def clusters_at(method: Method, largest: bool) -> Iterator[None]:
-    """K fixed at the top or in the middle of its range, wherever the method draws it."""
+def draws_at(method: Method, largest: bool) -> Iterator[None]:
+    """What the method draws at random (K of a clustering) fixed at its most expensive, or at its mean."""
     config = method.config
-    if isinstance(config, CyborgsConfig):
-        k = config.clusters[1] if largest else round(sum(config.clusters) / 2)
-        method.config = replace(config, clusters=(k, k))
+    method.config = config.most_expensive() if largest else config.typical()
     try:
         yield
     finally:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from cyborgs.engine.log import duration
 from cyborgs.forecast.rehearsal import Measured
 from cyborgs.machine.disk import readable
-from cyborgs.methods.cyborgs.settings import CyborgsConfig
 from cyborgs.runs.recipe import Recipe
 from cyborgs.runs.workload import Space, Workload, space
 
@@ -102,10 +101,6 @@ def tell(recipe: Recipe, work: Workload, measured: Measured, found: Forecast, *,
     }
     rows.append(("disk", readable(found.space.total), "at most, while the run goes"))
     rows += [(f"  {name}", readable(value), notes[name]) for name, value in found.space.parts().items()]
-    if isinstance(recipe.method, CyborgsConfig) and max(recipe.method.clusters) > min(recipe.method.clusters):
-        low, high = recipe.method.clusters
-        rows.append(
-            ("K", f"{round((low + high) / 2)}", f"the mean of its range {low} to {high}, for times; {high} for memory")
-        )
+    rows += recipe.method.forecast_notes()
     width = max(len(row[0]) for row in rows)
     return "\n".join(f"{name:<{width}}  {value:>8}  {note}".rstrip() for name, value, note in rows)

@@ -28,7 +28,7 @@ from cyborgs.engine.log import RunLog
 from cyborgs.engine.signals import Stop
 from cyborgs.engine.trainer import Trainer
 from cyborgs.errors import UserError
-from cyborgs.forecast.generation_cost import clusters_at, measure_generation, spread
+from cyborgs.forecast.generation_cost import draws_at, measure_generation, spread
 from cyborgs.forecast.stopwatch import MOST_STEPS, Enough, StepTimer, Times
 from cyborgs.forecast.usage import peak_bytes
 from cyborgs.machine.memory import out_of_memory
@@ -174,7 +174,7 @@ class Rehearsal:
         trainer.progress.step = epoch * trainer.steps_per_epoch
         trainer.progress.refreshed = epoch
         trainer.log_every = NEVER
-        with clusters_at(method, largest):
+        with draws_at(method, largest):
             watch.begin()
             try:
                 trainer.fit()

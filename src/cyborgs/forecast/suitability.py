@@ -7,17 +7,10 @@ from typing import Final
 
 import numpy as np
 
-from cyborgs.engine.schedule import learning_rate, warmup_steps
 from cyborgs.machine.cores import Machine
-from cyborgs.methods.cyborgs.settings import CyborgsConfig
+from cyborgs.methods.settings import RunFacts
 from cyborgs.runs.recipe import Recipe
 from cyborgs.structures import MAX_LABELS
-
-PAPER_REFRESH: Final = 184_800
-"""Steps between two bootstrappings in the paper: 100 epochs of COCO train2017 in batches of 64."""
-
-FEW_STEPS: Final = 200
-"""A warm-up of fewer steps at the full rate teaches little."""
 
 WEEK: Final = 7 * 86_400
 
@@ -32,8 +25,7 @@ def advise(recipe: Recipe, sizes: np.ndarray, machine: Machine) -> list[str]:
     """
     resolved = recipe.resolved(len(sizes))
     return [
-        *_of_schedule(recipe, resolved, len(sizes)),
-        *_of_regions(resolved),
+        *recipe.method.advice(_facts(recipe, len(sizes))),
         *_of_photos(resolved, sizes),
         *_of_batches(resolved, len(sizes)),
         *_of_machine(resolved, machine),
@@ -56,63 +48,21 @@ def advise_cost(seconds: float, memory: int, limit: int) -> list[str]:
     return found
 
 
-def _of_schedule(given: Recipe, recipe: Recipe, photos: int) -> Iterator[str]:
-    method = recipe.method
-    if not isinstance(method, CyborgsConfig):
-        return
-    steps = recipe.steps_per_epoch(photos)
-    warmup = method.warmup_epochs * steps
-    if method.warmup_epochs >= recipe.epochs:
-        yield (
-            f"All {recipe.epochs} epochs are warm-up (method.warmup_epochs {method.warmup_epochs}): "
-            "no masks are made and the contrastive loss is never used. Raise --epochs or lower --method.warmup-epochs."
-        )
-        return
-    rising = warmup_steps(recipe.optimizer, steps, recipe.epochs)
-    if 0 < warmup <= rising:
-        rates = [
-            learning_rate(recipe.optimizer, step, steps, recipe.epochs, recipe.batch_size)
-            for step in range(min(warmup, 100_000))
-        ]
-        peak = recipe.optimizer.lr * recipe.batch_size / recipe.optimizer.lr_batch
-        if sum(rates) / peak < FEW_STEPS:
-            yield (
-                f"The warm-up of {warmup} steps lies inside the learning rate's own warm-up of {rising:.0f} steps: it "
-                f"learns as much as {sum(rates) / peak:.0f} steps at the full rate, and the first masks come from a "
-                "network that has seen next to no training. Raise --method.warmup-epochs (or --method.warmup-steps), or "
-                "lower --optimizer.warmup-epochs (or --optimizer.warmup-fraction)."
-            )
-    if recipe.masks.source != "bootstrap":
-        return
-    in_epochs = isinstance(given.method, CyborgsConfig) and given.method.refresh_steps is None
-    between = method.refresh_every * steps
-    if method.refresh_every == 0 or not any(
-        method.plan(e).refresh for e in range(method.warmup_epochs + 1, recipe.epochs)
-    ):
-        yield (
-            f"Masks are made once, at epoch {method.warmup_epochs}, and never again in {recipe.epochs} epochs: "
-            "they stay those of the warm-up. Lower --method.refresh-every or give --method.refresh-steps."
-        )
-    elif in_epochs and between < PAPER_REFRESH / 20:
-        yield (
-            f"Masks are refreshed after {between:,} steps; in the paper after {PAPER_REFRESH:,}. "
-            "If that is too soon, give --method.refresh-steps or raise --method.refresh-every."
-        )
-
-
-def _of_regions(recipe: Recipe) -> Iterator[str]:
-    method, cells = recipe.method, recipe.views.grid**2
-    if not isinstance(method, CyborgsConfig):
-        return
+def _facts(recipe: Recipe, photos: int) -> RunFacts:
+    """What the method's own advice is given."""
+    bootstrapping = recipe.method.bootstrapping
     limits = {"grid": recipe.masks.grid**2, "whole": 1, "selective-search": recipe.masks.selective_search.boxes + 1}
-    limits |= {"bootstrap": method.clusters[1]}
-    most = limits.get(recipe.masks.source, MAX_LABELS - 1)
-    if min(most, cells) < method.regions:
-        why = f"views.grid {recipe.views.grid} has {cells} cells" if cells <= most else f"the masks have {most} regions"
-        yield (
-            f"At most {min(most, cells)} of the {method.regions} slots for regions can be filled, since {why}. "
-            "Lower --method.regions, or raise what limits them."
-        )
+    if bootstrapping is not None:
+        limits["bootstrap"] = bootstrapping.clusters[1]
+    return RunFacts(
+        epochs=recipe.epochs,
+        steps_per_epoch=recipe.steps_per_epoch(photos),
+        batch_size=recipe.batch_size,
+        optimizer=recipe.optimizer,
+        views=recipe.views,
+        masks=recipe.masks.source,
+        mask_regions=limits.get(recipe.masks.source, MAX_LABELS - 1),
+    )
 
 
 def _of_photos(recipe: Recipe, sizes: np.ndarray) -> Iterator[str]:

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -48,32 +48,21 @@ CRF: Final = Column("crf", "After a CRF", "The same clusters, refined by a dense
 TRUTH: Final = Column("truth", "Truth", "People's annotation.")
 
 
-class GalleryRow(Protocol):
+@dataclass(frozen=True)
+class GalleryRow:
     """One photo with what belongs to it; all maps (H, W) of the photo's size or to be enlarged to it."""
 
-    @property
-    def name(self) -> str:
-        """Of the photo."""
-
-    @property
-    def image(self) -> UInt8:
-        """uint8 (H, W, 3)."""
-
-    @property
-    def clusters(self) -> NDArray[np.integer]:
-        """The label of each pixel."""
-
-    @property
-    def refined(self) -> NDArray[np.integer] | None:
-        """The same clusters after a CRF."""
-
-    @property
-    def truth(self) -> NDArray[np.integer] | None:
-        """Region or class of each pixel, -1 where void."""
-
-    @property
-    def truth_names(self) -> Sequence[str]:
-        """What truth c is called; empty: not known."""
+    name: str
+    image: UInt8
+    """uint8 (H, W, 3)."""
+    clusters: NDArray[np.integer]
+    """The label of each pixel."""
+    refined: NDArray[np.integer] | None = None
+    """The same clusters after a CRF."""
+    truth: NDArray[np.integer] | None = None
+    """Region or class of each pixel, -1 where void."""
+    truth_names: Sequence[str] = ()
+    """What truth c is called; empty: not known."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,35 +14,24 @@ from numpy.typing import NDArray
 from cyborgs.data.images import Images
 from cyborgs.engine.log import moving
 from cyborgs.errors import UserError, printable
-from cyborgs.features.clustering import Clusters, assign, cluster_images
-from cyborgs.features.extraction import Progress, UInt8, join, layer_maps
+from cyborgs.features.clustering import cluster_photos
+from cyborgs.features.extraction import Progress, UInt8
+from cyborgs.features.neighbours import spread
+from cyborgs.gallery.page import GalleryRow
 from cyborgs.looking.of_run import backbone_of
-from cyborgs.masks.bootstrap import cap_short_side
 from cyborgs.masks.config import CrfConfig
 from cyborgs.masks.crf import refine
-from cyborgs.methods.cyborgs.settings import CyborgsConfig
 from cyborgs.models.named import open_named
-from cyborgs.ops.enlarge import Enlarged
 from cyborgs.quality.of_masks import truth_map, truth_of
+from cyborgs.runs.build import bootstrapped_layers
 from cyborgs.runs.recipe_file import from_dict, load
 
 if TYPE_CHECKING:
     from cyborgs.models.backbone import Backbone
+    from cyborgs.runs.recipe import Recipe
 
 Refine = Callable[[UInt8, NDArray[np.float32]], UInt8]
 """Photo (H, W, 3) and cosines (K, H, W) -> labels (H, W), of the same K."""
-
-
-@dataclass(frozen=True)
-class PhotoMaps:
-    """One row of the gallery, as ``report.gallery.GalleryRow`` asks for it."""
-
-    name: str
-    image: UInt8
-    clusters: UInt8
-    refined: UInt8 | None
-    truth: NDArray[np.int32] | None
-    truth_names: tuple[str, ...]
 
 
 def gallery_rows(
@@ -60,7 +48,7 @@ def gallery_rows(
     crf: bool = True,
     void: int | None = 255,
     seed: int = 0,
-) -> tuple[list[PhotoMaps], list[str]]:
+) -> tuple[list[GalleryRow], list[str]]:
     """The rows of some photos, and sentences: from which weights, and what was left out. As ``api.gallery``.
 
     Raises:
@@ -90,7 +78,7 @@ def gallery_rows(
     rows = []
     for place, (labels, refined) in enumerate(maps):
         real, called = (None, ()) if known is None else truth_map(known, place)
-        rows.append(PhotoMaps(of.name(place), of.read(place), labels, refined, real, called))
+        rows.append(GalleryRow(of.name(place), of.read(place), labels, refined, real, called))
     said = [
         f"{clusters} clusters of {len(fitted_photos(len(photos), shown, fit))} photos, on {' + '.join(used)} of {weights}."
     ]
@@ -106,7 +94,7 @@ def chosen(photos: Images, names: Sequence[str], count: int) -> list[int]:
     if not names:
         if count < 1:
             raise UserError(f"count: need at least 1 photo, got {count}.")
-        return sorted({int(i) for i in np.linspace(0, len(photos) - 1, min(count, len(photos))).round()})
+        return spread(len(photos), count)
     known = {photos.name(i): i for i in range(len(photos))}
     for name in names:
         if name not in known:
@@ -119,8 +107,7 @@ def fitted_photos(count: int, shown: Sequence[int], fit: int) -> list[int]:
     """Numbers of the photos that are clustered: those shown, and evenly spread others up to ``fit`` in all."""
     others = [i for i in range(count) if i not in set(shown)]
     more = min(len(others), max(0, fit - len(set(shown))))
-    spread = np.linspace(0, len(others) - 1, more).round().astype(int).tolist() if more else []
-    return sorted({*shown, *(others[i] for i in spread)})
+    return sorted({*shown, *(others[i] for i in spread(len(others), more))})
 
 
 def gallery_maps(
@@ -145,7 +132,7 @@ def gallery_maps(
         layers: what is clustered.
         clusters: K, 2 to 256.
         fit: photos that are clustered, at most: evenly spread ones beside those shown.
-        short_side: as in ``cluster_images``.
+        short_side: as in ``cluster_photos``.
         seed: of the clustering.
         refine: makes the refined maps; None: there are none.
         progress: called with photos done and in all.
@@ -153,34 +140,24 @@ def gallery_maps(
     fitted = fitted_photos(len(photos), shown, fit)
     total = len(fitted) + len(shown)
     first: Progress | None = None if progress is None else lambda done, _: progress(done, total)
-    found = cluster_images(
+    found = cluster_photos(
         backbone,
         photos.subset(fitted),
+        [clusters],
         layers=layers,
-        k=clusters,
         short_side=short_side,
         seed=seed,
         progress=first,
-    )
+    )[clusters]
     maps = []
     for place, number in enumerate(shown):
         image = photos.read(number)
-        labels = assign(backbone, found, image, full_resolution=True)
-        refined = None if refine is None else refine(image, cosines(backbone, found, image))
-        maps.append((labels, refined))
+        pixels = found.of_pixels(backbone, image)
+        refined = None if refine is None else refine(image, pixels.cosines())
+        maps.append((pixels.labels()[0], refined))
         if progress is not None:
             progress(len(fitted) + place + 1, total)
     return maps
-
-
-def cosines(backbone: Backbone, clusters: Clusters, image: UInt8) -> NDArray[np.float32]:
-    """Cosine of each pixel's bilinearly enlarged feature with each centroid, float32 (K, H, W); 0 for a zero feature.
-
-    Its arg-max is ``assign`` at full resolution.
-    """
-    maps = layer_maps(backbone, [cap_short_side(image, clusters.short_side)], clusters.layers)
-    joined = join([maps[name][0] for name in clusters.layers])
-    return Enlarged(clusters.centroids, joined, *image.shape[:2]).cosines()
 
 
 def refiner() -> tuple[Refine | None, str]:
@@ -201,10 +178,9 @@ def network(checkpoint: str | Path, seed: int = 0) -> tuple[Backbone, str, tuple
     run = Path(checkpoint) / "recipe.yaml"
     if run.is_file():
         backbone, name = backbone_of(Path(checkpoint))
-        method: object = load(run).method
+        recipe: Recipe | None = load(run)
     else:
         named = open_named(checkpoint, seed=seed)
         backbone, name = named.backbone, printable(named.weights)
-        method = from_dict(named.recipe).method if named.recipe else None
-    layers = method.clustered_layers if isinstance(method, CyborgsConfig) else ()
-    return backbone, name, tuple(layers) or (backbone.default_clustered(),)
+        recipe = from_dict(named.recipe) if named.recipe else None
+    return backbone, name, bootstrapped_layers(recipe.method.bootstrapping if recipe else None, backbone)

@@ -25,7 +25,6 @@ from cyborgs.masks.bootstrap import draw_group_clusters, draw_groups
 from cyborgs.masks.config import MaskConfig
 from cyborgs.masks.statistics import mask_figures
 from cyborgs.masks.store import MaskStore
-from cyborgs.methods.cyborgs.settings import CyborgsConfig
 from cyborgs.methods.settings import MethodConfig
 from cyborgs.structures import EpochPlan, StepWork
 
@@ -157,7 +156,7 @@ class Health(Callback):
         self._event(trainer, plan.epoch, "not_finite", "begins", text, figure, str(value), step)
 
     def measure(self, trainer: Training, plan: EpochPlan, numbers: Mapping[str, float]) -> Mapping[str, float]:
-        """Figures of networks, optimiser and regions."""
+        """Figures of networks and optimiser, and those that the method adds."""
         found = {"batchnorm/dead": dead_share(trainer.trainable), "update/ratio": update_ratio(trainer.optimizer)}
         known = {name: value.double() for name, value in found.items() if value is not None}
         figures: dict[str, float] = {}
@@ -165,9 +164,7 @@ class Health(Callback):
             # Equal already where normalisation is synchronised; to the last bit, so that all judge alike.
             mean = distributed.all_reduce_sum(torch.stack(list(known.values()))) / distributed.world_size()
             figures = dict(zip(known, mean.tolist(), strict=True))
-        regions = numbers.get("contrast/regions", 0.0)
-        if regions > 0 and isinstance(self.method, CyborgsConfig):
-            figures["contrast/matched_share"] = numbers["contrast/matched"] * self.method.regions / regions
+        figures |= self.method.figures(numbers)
         return {name: value for name, value in figures.items() if math.isfinite(value)}
 
     def on_log(self, trainer: Training, plan: EpochPlan, numbers: Mapping[str, float]) -> None:
@@ -198,8 +195,8 @@ class Health(Callback):
                 )
 
     def _masks(self, cycle: int) -> dict[str, float]:
-        config, seed = self.method, self.seed
-        own = self._known.bootstrapped and isinstance(config, CyborgsConfig)
+        seed = self.seed
+        bootstrapping = self.method.bootstrapping if self._known.bootstrapped else None
         generation = cycle if self._known.bootstrapped else 0
         store = MaskStore(self._out, generation)
         try:
@@ -208,15 +205,15 @@ class Health(Callback):
             before = None
 
         def clusters(group: int) -> int:
-            assert isinstance(config, CyborgsConfig)
-            return draw_group_clusters(seed, cycle, group, *config.clusters)
+            assert bootstrapping is not None
+            return draw_group_clusters(seed, cycle, group, *bootstrapping.clusters)
 
         figures = mask_figures(
             draw_groups(seed, cycle, self._count, self.masks.group_size),
             store.__getitem__,
             void=store.void,
             before=None if before is None else before.__getitem__,
-            clusters=clusters if own else None,
+            clusters=clusters if bootstrapping else None,
         )
         store.close()
         if before is not None:

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from cyborgs import distributed
-from cyborgs.data.images import Images
+from cyborgs.data.images import ScannedImages
 from cyborgs.engine.callback import Callback, Training
 from cyborgs.engine.contract import Stopped
 from cyborgs.errors import UserError, printable
@@ -122,7 +122,7 @@ class Monitors(Callback):
 
     def _neighbours(self, backbone: Backbone, epoch: int) -> dict[str, float]:
         """The same nine cells of the same photos at every epoch, whatever the masks are."""
-        images = Images.read_csv(self._out, self._root)
+        images = ScannedImages.read_csv(self._out, self._root)
         cells = np.arange(9, dtype=np.uint8).reshape(3, 3)
         found = search(backbone, images, lambda i: cells, queries=4, neighbours=4, side=SIDE)
         if found is None:
@@ -180,8 +180,6 @@ class _Probe:
         self.seed = recipe.seed
 
     def __call__(self, backbone: Backbone, epoch: int) -> dict[str, float]:
-        layers = [list(compared_layers(backbone))]
-        (result,) = linear_segmentation(
-            backbone, self.train, self.val, layers=layers, seeds=(self.seed,), settings=PROBE
-        )
+        layers = compared_layers(backbone)
+        result = linear_segmentation(backbone, self.train, self.val, layers=layers, seed=self.seed, settings=PROBE)
         return {"probe/miou": result.miou, "probe/accuracy": result.accuracy}

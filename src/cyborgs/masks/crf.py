@@ -68,26 +68,6 @@ def refine(image: UInt8, cosines: NDArray[np.floating[Any]], config: CrfConfig) 
     return refined
 
 
-def refine_labels(image: UInt8, labels: UInt8, config: CrfConfig, certainty: float = 0.7) -> UInt8:
-    """The same where only labels are known, uint8 (H, W): each has probability ``certainty``, the others the rest.
-
-    Raises:
-        ValueError: sizes differ, or ``certainty`` is not between 0 and 1.
-        UserError: the extra is missing.
-    """
-    if labels.shape != image.shape[:2]:
-        raise ValueError(f"the picture has {image.shape[:2]} pixels (height, width), its labels {labels.shape}")
-    if not 0 < certainty < 1:
-        raise ValueError(f"certainty: need a number between 0 and 1, got {certainty}")
-    present, where = np.unique(labels, return_inverse=True)
-    if len(present) == 1:
-        return labels.copy()
-    costs = np.full((len(present), *labels.shape), -np.log((1 - certainty) / (len(present) - 1)), np.float32)
-    np.put_along_axis(costs, where.reshape(1, *labels.shape), -np.log(certainty), 0)
-    refined: UInt8 = present[marginals(image, costs, config).argmax(2)]
-    return refined
-
-
 def marginals(image: UInt8, costs: NDArray[np.floating[Any]], config: CrfConfig) -> NDArray[np.float32]:
     """Probability of each label at each pixel after mean field, float32 (H, W, K), for costs (K, H, W).
 

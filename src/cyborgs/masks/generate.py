@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from cyborgs import distributed
+from cyborgs.data.images import Images
 from cyborgs.machine.cores import usable_cores
 from cyborgs.masks.source import MaskSource
 from cyborgs.masks.store import GenerationWriter
@@ -19,19 +20,9 @@ from cyborgs.structures import LabelMap
 _NO_IMAGE = np.empty((0, 0, 3), np.uint8)
 
 
-class ReadableImages(Protocol):
-    """Random access to pictures; ``read`` is called from several threads."""
-
-    def __len__(self) -> int:
-        """How many there are."""
-
-    def read(self, index: int, /) -> np.ndarray:
-        """uint8 (H, W, 3)."""
-
-
 def generate(
     source: MaskSource,
-    images: ReadableImages,
+    images: Images,
     path: str | Path,
     generation: int,
     *,
@@ -97,7 +88,7 @@ def generate(
 
 def label_groups(
     source: MaskSource,
-    images: ReadableImages,
+    images: Images,
     groups: Sequence[tuple[int, np.ndarray]],
     write: Callable[[int, np.ndarray, list[LabelMap]], None],
     *,
@@ -192,7 +183,7 @@ def _nothing() -> None:
 class _Decoder:
     """Reads the pictures of one group in threads, while another group is labelled."""
 
-    def __init__(self, source: MaskSource, images: ReadableImages, threads: int) -> None:
+    def __init__(self, source: MaskSource, images: Images, threads: int) -> None:
         self.source = source
         self.images = images
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")

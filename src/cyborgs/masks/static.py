@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal
 
 import numpy as np
 import PIL
@@ -30,13 +30,14 @@ import xxhash
 from filelock import FileLock, Timeout
 
 from cyborgs import distributed
+from cyborgs.data.images import Images
 from cyborgs.data.store import RecordStore, RecordWriter
 from cyborgs.data.store_format import StoreError
 from cyborgs.errors import DiskError
 from cyborgs.files import make_folder, write_bytes
 from cyborgs.machine.disk_errors import disk_error
 from cyborgs.masks.folder import pack
-from cyborgs.masks.generate import ReadableImages, generate, label_groups
+from cyborgs.masks.generate import generate, label_groups
 from cyborgs.masks.source import FixedSource
 from cyborgs.masks.store import KIND, GenerationWriter
 from cyborgs.sealed import sealed
@@ -47,13 +48,6 @@ LOOK_AGAIN: Final = 1.0
 """Seconds between two looks at the lock that another run holds."""
 
 Groups = Sequence[tuple[int, np.ndarray]]
-
-
-class Photos(ReadableImages, Protocol):
-    """Pictures that have a name as a whole."""
-
-    def fingerprint(self) -> str:
-        """Changes with any name, any file's bytes, and their order."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +69,7 @@ class Outcome:
         return told[self.how]
 
 
-def description(source: FixedSource, images: Photos) -> dict[str, Any]:
+def description(source: FixedSource, images: Images) -> dict[str, Any]:
     """All that the maps of a source and these photos depend on, as JSON holds it."""
     versions = {"zlib": zlib.ZLIB_RUNTIME_VERSION}
     if source.needs_images:
@@ -90,13 +84,13 @@ def description(source: FixedSource, images: Photos) -> dict[str, Any]:
     }
 
 
-def default_cache(source: FixedSource, images: Photos) -> Path:
+def default_cache(source: FixedSource, images: Images) -> Path:
     """The folder of these maps, below ``$XDG_CACHE_HOME`` or ``~/.cache``."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "cyborgs" / f"masks-{xxhash.xxh64_hexdigest(sealed(description(source, images)))}"
 
 
-def is_found(source: FixedSource, images: Photos, cache: Path | None = None) -> bool:
+def is_found(source: FixedSource, images: Images, cache: Path | None = None) -> bool:
     """Whether all maps of a source and these photos are kept already."""
     folder = cache or default_cache(source, images)
     return all(_intact(folder, source, *one) for one in enumerate(source.groups(len(images), 0, 0)))
@@ -104,7 +98,7 @@ def is_found(source: FixedSource, images: Photos, cache: Path | None = None) -> 
 
 def fixed_generation(
     source: FixedSource,
-    images: Photos,
+    images: Images,
     path: str | Path,
     generation: int = 0,
     *,

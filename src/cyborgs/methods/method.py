@@ -16,8 +16,8 @@ from cyborgs.structures import Batch, EpochPlan, StepOutput, StepSeed, StepWork
 class Method(nn.Module, ABC):
     """A network with its loss. It knows neither optimiser nor disk, and draws by coordinates alone.
 
-    All its state is in ``state_dict``: target networks and queues included. A method is a file of its own
-    with one final class; nothing finished is subclassed.
+    All its state is in ``state_dict``: target networks and queues included. A method is a folder of its own
+    with one final class, made as ``METHOD(settings, backbone, views)``; nothing finished is subclassed.
     """
 
     backbone: Backbone

@@ -43,18 +43,13 @@ def percentiles(values: Floats, level: float = 0.95) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def spread(drawn: Floats, photos: int, level: float = 0.95) -> tuple[float, float]:
-    """``percentiles`` of a figure's draws; NaN for one photo, of which every draw is the same."""
-    return percentiles(drawn, level) if photos > 1 else (float("nan"), float("nan"))
-
-
 def mean_interval(values: Floats, *, draws: int = DRAWS, level: float = 0.95, seed: int = 0) -> Interval:
     """Of the mean of one value a photo; those that are NaN (not measured) are left out of figure and draws."""
     known = values[~np.isnan(values)]
     if not known.size:
         return Interval(float("nan"), float("nan"), float("nan"), 0)
-    means = np.array([float(w @ known) / len(known) for w in weights(len(known), draws, seed)])
-    return Interval(float(known.mean()), *percentiles(means, level), len(known))
+    size = len(known)
+    return figure_interval(lambda w: np.array([w @ known / size]), size, draws=draws, level=level, seed=seed)[0]
 
 
 def figure_interval(

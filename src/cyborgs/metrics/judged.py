@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from cyborgs.metrics.segmentation import class_scores
+from cyborgs.metrics.segmentation import Counts, MajorityScore, SegmentationScore, class_scores
 
 
 @dataclass(frozen=True)
@@ -29,31 +29,41 @@ class Hits:
 
 
 class PixelCounts:
-    """Confusion matrices of photos, summed over the draw: mIoU of the classes that it holds.
+    """Pixels of photos by (prediction, class), summed over the draw: mIoU of the classes that it holds.
 
     Kept sparse: of 171 x 171 entries a photo fills a few dozen.
 
     Args:
-        counts: a photo's pixels by (prediction, class), int64 (classes, classes), for each photo.
+        counts: int64 (predictions, classes) of each photo, dense or sparse.
+        scores: of the counts of a draw; the predictions are the classes unless this matches them.
     """
 
-    def __init__(self, counts: Sequence[NDArray[np.int64]]) -> None:
+    def __init__(
+        self,
+        counts: Sequence[Counts | sparse.csr_matrix],
+        scores: Callable[[Counts], SegmentationScore | MajorityScore] = class_scores,
+    ) -> None:
         if not counts:
             raise ValueError("there is no photo to score")
-        self._classes = counts[0].shape[0]
-        self._rows = sparse.vstack([sparse.csr_matrix(c.reshape(1, -1)) for c in counts]).tocsr()
+        self._shape = counts[0].shape
+        self._rows = sparse.vstack([sparse.csr_matrix(c).reshape((1, -1)) for c in counts]).tocsr()
+        self._scores = scores
 
     def __len__(self) -> int:
         return int(self._rows.shape[0])
 
-    def total(self, weights: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Confusion matrix of a draw, int64 (classes, classes)."""
-        found: NDArray[np.int64] = np.asarray(self._rows.T @ weights).reshape(self._classes, self._classes)
+    def total(self, weights: NDArray[np.int64]) -> Counts:
+        """Counts of a draw, int64 (predictions, classes)."""
+        found: Counts = np.asarray(self._rows.T @ weights).reshape(self._shape)
         return found
+
+    def scores(self, weights: NDArray[np.int64]) -> SegmentationScore | MajorityScore:
+        """All scores of a draw."""
+        return self._scores(self.total(weights))
 
     def score(self, weights: NDArray[np.int64]) -> float:
         """mIoU."""
-        return class_scores(self.total(weights)).miou
+        return self.scores(weights).miou
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cyborgs.metrics.intervals import Interval, spread
+from cyborgs.metrics.intervals import Interval, percentiles
 from cyborgs.seeds import numpy_generator
 
 _STREAM = 30  # of numpy_generator(seed, "evaluation", ...)
@@ -66,6 +66,11 @@ def _drawn(scores: Sequence[Floats]) -> Floats:
     return means
 
 
+def _spread(drawn: Floats, images: int, level: float) -> tuple[float, float]:
+    """``percentiles`` of the draws; NaN for one image, of which every draw is the same."""
+    return percentiles(drawn, level) if images > 1 else (float("nan"), float("nan"))
+
+
 def mean_over(values: Sequence[float], scores: Sequence[Floats], images: int, level: float = 0.95) -> Interval:
     """The mean of the seeds' figures, and its interval over draws of images and seeds.
 
@@ -75,7 +80,7 @@ def mean_over(values: Sequence[float], scores: Sequence[Floats], images: int, le
         images: test images.
         level: of the interval.
     """
-    return Interval(float(np.mean(values)), *spread(_drawn(scores), images, level), images)
+    return Interval(float(np.mean(values)), *_spread(_drawn(scores), images, level), images)
 
 
 def difference(
@@ -105,7 +110,7 @@ def difference(
     known = found[np.isfinite(found)]
     tail = min((known <= 0).sum(), (known >= 0).sum()) if known.size else 0
     p = min(1.0, max(2 * (tail + 1) / (known.size + 1), 2.0 ** (1 - images)))
-    low, high = spread(found, images, level)
+    low, high = _spread(found, images, level)
     if images < 2:
         p = float("nan")
     return Difference(float(np.mean(a) - np.mean(b)), low, high, float(p), images, len(a))

@@ -18,7 +18,6 @@ __all__ = [
     "covering",
     "mutual_information",
     "rand_index",
-    "variation_of_information",
 ]
 
 
@@ -48,11 +47,6 @@ def conditional_entropies(table: Contingency) -> tuple[float, float]:
     split = -(shares * np.log2(table.shared / table.second[table.j])).sum()
     joined = -(shares * np.log2(table.shared / table.first[table.i])).sum()
     return max(0.0, float(split)), max(0.0, float(joined))
-
-
-def variation_of_information(table: Contingency) -> float:
-    """VoI = H(S|G) + H(G|S), in bits (Meila, 2007): 0 is best."""
-    return sum(conditional_entropies(table))
 
 
 def mutual_information(table: Contingency) -> float:

@@ -8,12 +8,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cyborgs.data.palette import nearest
 from cyborgs.metrics.partition import best_iou
 from cyborgs.ops.contingency import contingency
 
 Counts = NDArray[np.int64]
-Labels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -135,39 +133,7 @@ def majority_scores(counts: Counts, chosen_on: Counts | None = None, none: int |
     )
 
 
-def hungarian_miou(counts: Counts) -> float:
-    """mIoU of ``hungarian_scores``."""
-    return hungarian_scores(counts).miou
-
-
 Regions = Literal["components", "labels"]
-
-
-def best_overlaps(
-    pred: Labels,
-    truth: Labels,
-    *,
-    regions: Regions = "components",
-    void: int | None = None,
-    ignore: tuple[int, ...] = (),
-    min_pixels: int = 1,
-) -> NDArray[np.float64]:
-    """For each object of the truth the IoU with the predicted region that fits it best; float64 (objects,).
-
-    pred uint8 (h, w), brought to the truth's size (H, W) by nearest neighbour; void pixels are removed from both.
-    Objects and regions are the 4-connected components of the maps' labels ("components"), or all pixels of a label
-    ("labels"); the same for both maps, so that equal maps score 1. Labels in ``ignore`` are no objects, and neither
-    are objects below ``min_pixels``. Empty where the truth holds none. Order: by label or place of the object.
-    """
-    for name, labels in (("prediction", pred), ("truth", truth)):
-        if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer) or not labels.size:
-            raise ValueError(f"{name}: need a map (h, w) of whole numbers, got {labels.dtype} {labels.shape}")
-    pred = nearest(pred, *truth.shape)
-    parts, objects = regions_of(pred, regions), regions_of(truth, regions)
-    found = object_overlaps(parts, objects, None if void is None else truth != void)
-    wanted = (found.pixels >= min_pixels) & ~np.isin(found.labelled(objects, truth), ignore)
-    best: NDArray[np.float64] = found.iou[wanted]
-    return best
 
 
 def regions_of(labels: NDArray[np.integer], regions: Regions) -> NDArray[np.integer]:
@@ -213,17 +179,3 @@ def object_overlaps(
     table = contingency(parts, objects, known)
     regions = None if none is None else table.first_labels != none
     return Overlaps(best_iou(table, regions), table.second, table.second_labels)
-
-
-def best_overlap(
-    pred: Labels,
-    truth: Labels,
-    *,
-    regions: Regions = "components",
-    void: int | None = None,
-    ignore: tuple[int, ...] = (),
-    min_pixels: int = 1,
-) -> float:
-    """ABO of one photo: the mean of ``best_overlaps``; NaN where the truth holds no object."""
-    best = best_overlaps(pred, truth, regions=regions, void=void, ignore=ignore, min_pixels=min_pixels)
-    return float(best.mean()) if best.size else float("nan")

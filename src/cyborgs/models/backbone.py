@@ -204,6 +204,8 @@ class Backbone(nn.Module):
                 raise UserError(f"{self.config.name}: no extractor for {', '.join(names)}: {error}") from error
         for graph in (extractor.train_graph, extractor.eval_graph):
             self._protect(graph)
+        if self.config.compile:
+            extractor.compile()  # in place: no name of a module or weight changes
         return extractor
 
     def _protect(self, graph: Any) -> None:

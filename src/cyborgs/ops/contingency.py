@@ -41,16 +41,6 @@ class Contingency:
         """All that were counted."""
         return int(self.shared.sum())
 
-    @classmethod
-    def of_table(cls, table: NDArray[np.integer]) -> Contingency:
-        """From a full table (I, J) of counts; rows and columns of zeros are no regions."""
-        if table.ndim != 2 or (table < 0).any():
-            raise ValueError(f"need a table (I, J) of counts of at least 0, got shape {table.shape}")
-        rows, columns = np.flatnonzero(table.any(1)), np.flatnonzero(table.any(0))
-        kept = table[np.ix_(rows, columns)].astype(np.int64)
-        i, j = np.nonzero(kept)
-        return cls(kept[i, j], i, j, kept.sum(1), kept.sum(0), rows, columns)
-
 
 def contingency(
     first: NDArray[np.integer], second: NDArray[np.integer], kept: NDArray[np.bool_] | None = None

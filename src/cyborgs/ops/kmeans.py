@@ -7,13 +7,12 @@ import torch
 from torch import Tensor
 
 from cyborgs.errors import NotFiniteError
+from cyborgs.ops.batched_kmeans import CANCELLED, cluster_sums
 from cyborgs.ops.bounds import Bounds, padded, slices
 from cyborgs.ops.normalise import at_least_float32, no_autocast
 
 MORE = 1024
 """Points that are searched at a time for distinct initial centroids, once the first k were not enough."""
-CANCELLED = 1e-9
-"""A sum of unit vectors shorter than this is rounding."""
 
 
 def spherical_kmeans(
@@ -238,19 +237,7 @@ def _update(
     return result
 
 
-def _sums(points: Tensor, labels: Tensor, k: int, *, one_hot: bool | None = None) -> tuple[Tensor, Tensor]:
-    """Sum (k, D) float64 and number (k,) of the points of each cluster.
-
-    ``one_hot``: by a product, as everywhere but on a CPU (None: that rule), because ``index_add_`` uses atomics on a
-    GPU, whose order changes from run to run.
-    """
-    total = torch.zeros(k, points.shape[1], dtype=torch.float64, device=points.device)
-    if points.device.type != "cpu" if one_hot is None else one_hot:
-        for part in slices(points, len(points), k):
-            members = labels[part].unsqueeze(0) == torch.arange(k, device=labels.device).unsqueeze(1)
-            total += members.to(points.dtype) @ points[part]
-    else:
-        some = points.new_empty(k, points.shape[1])
-        for part in slices(points, len(points), points.shape[1]):
-            total += some.zero_().index_add_(0, labels[part], points[part])
-    return total, torch.bincount(labels, minlength=k)
+def _sums(points: Tensor, labels: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Sum (k, D) float64 and number (k,) of the points of each cluster."""
+    sums, counts = cluster_sums(points[None], labels[None], k)
+    return sums[0], counts[0]

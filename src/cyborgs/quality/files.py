@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -15,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from cyborgs.errors import printable
-from cyborgs.files import make_folder, write_bytes
+from cyborgs.files import make_folder
+from cyborgs.metrics.figures import console, plain, table, write_csv, write_json
 from cyborgs.quality.over_set import SET_MEASURES
 from cyborgs.quality.photo import MEASURES
 from cyborgs.quality.predictions import RESULT
@@ -38,7 +35,7 @@ def as_json(quality: Quality, settings: QualitySettings, about: Mapping[str, Any
     sentences; ``versions``.
     """
     versions = environment() | {name: version(name) for name in ("scipy", "scikit-image")}
-    return {
+    document = {
         "format": FORMAT,
         **about,
         "settings": asdict(settings),
@@ -49,29 +46,25 @@ def as_json(quality: Quality, settings: QualitySettings, about: Mapping[str, Any
             "names_skipped": [printable(name) for name, _ in quality.skipped],
         },
         "clusters": quality.clusters or None,
-        "means": {name: _interval(value) for name, value in quality.means.items()},
-        "set": {name: _interval(value) for name, value in quality.whole.items()},
+        "means": {name: asdict(value) for name, value in quality.means.items()},
+        "set": {name: asdict(value) for name, value in quality.whole.items()},
         "classes": [
             {
                 "class": row.number,
                 "name": row.name,
                 "pixels": row.pixels,
-                "iou": _interval(row.iou),
-                "majority_iou": _interval(row.majority_iou),
+                "iou": row.iou and asdict(row.iou),
+                "majority_iou": row.majority_iou and asdict(row.majority_iou),
                 "objects": row.objects,
-                "best_overlap": _interval(row.best_overlap),
+                "best_overlap": row.best_overlap and asdict(row.best_overlap),
             }
             for row in quality.classes
         ],
         "left_out": list(quality.left_out),
         "versions": versions,
     }
-
-
-def _interval(interval: Interval | None) -> dict[str, Any] | None:
-    if interval is None:
-        return None
-    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(interval).items()}
+    found: dict[str, Any] = plain(document)
+    return found
 
 
 def write(quality: Quality, settings: QualitySettings, about: Mapping[str, Any], out: Path) -> None:
@@ -80,97 +73,64 @@ def write(quality: Quality, settings: QualitySettings, about: Mapping[str, Any],
     names = list(quality.means)
     rows: list[list[object]] = [["photo", "regions", "truth_regions", "annotators", *names]]
     for name, photo in zip(quality.names, quality.photos, strict=True):
-        values = (_cell(photo.values[measure]) for measure in names)
+        values = (photo.values[measure] for measure in names)
         rows.append([name, photo.regions, f"{photo.truth_regions:g}", photo.annotators, *values])
-    write_bytes(out / "photos.csv", _csv(rows))
+    write_csv(out / "photos.csv", rows)
     if quality.classes:
         head: list[object] = ["class", "name", "pixels"]
         for name in ("iou", "majority_iou"):
             head += [name, f"{name}_low", f"{name}_high"]
         head += ["objects", "best_overlap", "best_overlap_low", "best_overlap_high"]
-        table: list[list[object]] = [head]
+        table_of_classes: list[list[object]] = [head]
         for row in quality.classes:
             line: list[object] = [row.number, row.name, row.pixels, *_cells(row.iou), *_cells(row.majority_iou)]
-            table.append([*line, row.objects, *_cells(row.best_overlap)])
-        write_bytes(out / "classes.csv", _csv(table))
-    text = json.dumps(as_json(quality, settings, about), indent=1, allow_nan=False)
-    write_bytes(out / RESULT, (text + "\n").encode("utf-8", "backslashreplace"))
+            table_of_classes.append([*line, row.objects, *_cells(row.best_overlap)])
+        write_csv(out / "classes.csv", table_of_classes)
+    write_json(out / RESULT, as_json(quality, settings, about))
 
 
-def _cell(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.6f}"
-
-
-def _cells(interval: Interval | None) -> list[str]:
-    return ["", "", ""] if interval is None else [_cell(v) for v in (interval.value, interval.low, interval.high)]
-
-
-def _csv(rows: list[list[object]]) -> bytes:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
-    return buffer.getvalue().encode("utf-8", "surrogateescape")
+def _cells(interval: Interval | None) -> list[object]:
+    return ["", "", ""] if interval is None else [interval.value, interval.low, interval.high]
 
 
 def tell(quality: Quality, settings: QualitySettings, stream: TextIO | None = None) -> None:
     """The tables that a person reads."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(
-        file=stream or sys.stdout, highlight=False, width=None if (stream or sys.stdout).isatty() else 110
-    )
+    out = console(stream)
     share = f"{settings.level:.0%}"
     count = f"{len(quality.names)} photos"
     if quality.skipped:
         why = ", ".join(f"{n}: {reason}" for reason, n in Counter(r for _, r in quality.skipped).items())
         count += f", {len(quality.skipped)} left out ({why})"
-    console.print(Text(count))
-
-    def table(title: str, rows: Mapping[str, Interval], meanings: Mapping[str, tuple[str, str]]) -> None:
-        if not rows:
-            return
-        shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-        for name, justify in (("measure", "left"), ("value", "right"), (share, "right"), ("what it says", "left")):
-            shown.add_column(name, justify=justify, no_wrap=name in ("value", share))  # type: ignore[arg-type]
-        for name, value in rows.items():
-            shown.add_row(meanings[name][0], f"{value.value:.3f}", _range(value), meanings[name][1])
-        console.print(shown)
-
+    out.print(count)
     clusters = f", K = {quality.clusters}" if quality.clusters else ""
-    table(f"Over all photos together{clusters}", quality.whole, SET_MEASURES)
-    table("Photo by photo, mean", quality.means, MEASURES)
+    for title, rows, meanings in (
+        (f"Over all photos together{clusters}", quality.whole, SET_MEASURES),
+        ("Photo by photo, mean", quality.means, MEASURES),
+    ):
+        if rows:
+            body = [[meanings[n][0], f"{v.value:.3f}", _range(v), meanings[n][1]] for n, v in rows.items()]
+            head = ["measure", "value", share, "what it says"]
+            out.print(table(head, body, left=(0, 3), whole=(1, 2), title=title))
     if any(row.iou or row.majority_iou or row.best_overlap for row in quality.classes):
-        shown = Table(title="By class", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         many = any(row.majority_iou for row in quality.classes)
-        heads = [
-            "class",
-            "pixels",
-            "IoU",
-            share,
-            *(["IoU, majority"] if many else []),
-            "objects",
-            "best overlap",
-            share,
-        ]
-        for head in heads:
-            shown.add_column(head, justify="left" if head == "class" else "right")
+        head = ["class", "pixels", "IoU", share, *(["IoU, majority"] if many else []), "objects", "best overlap", share]
         every = sum(row.pixels for row in quality.classes)
-        for row in quality.classes[:SHOWN]:
-            shown.add_row(
-                Text(printable(row.name)),
+        body = [
+            [
+                printable(row.name),
                 f"{row.pixels / every:.1%}",
                 *_pair(row.iou),
                 *([_pair(row.majority_iou)[0]] if many else []),
                 str(row.objects),
                 *_pair(row.best_overlap),
-            )
-        console.print(shown)
+            ]
+            for row in quality.classes[:SHOWN]
+        ]
+        out.print(table(head, body, title="By class"))
         if len(quality.classes) > SHOWN:
-            console.print(f"and {len(quality.classes) - SHOWN} classes more, in classes.csv")
+            out.print(f"and {len(quality.classes) - SHOWN} classes more, in classes.csv")
     for sentence in quality.left_out:
-        console.print(Text(sentence))
+        out.print(sentence)
 
 
 def _range(value: Interval) -> str:

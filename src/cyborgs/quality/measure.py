@@ -143,7 +143,7 @@ def measure(
         classes = truth.classes(i) if by_class else None
         maps = [classes] if classes is not None and settings.against == "classes" else truth.annotators(i)
         pred = predictions.read(i)
-        _check(pred, predictions.names[i], predictions.size(i), maps[0].shape)
+        _check(pred, predictions.names[i], predictions.size and predictions.size(i), maps[0].shape)
         return photo_scores(pred, maps, classes, of_photo, none=predictions.void)
 
     scores: list[PhotoScores | None] = []

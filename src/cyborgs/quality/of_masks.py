@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cyborgs.data.annotations.open import open_truth
-from cyborgs.data.images import Images
+from cyborgs.data.images import ScannedImages
 from cyborgs.data.listing import list_images
 from cyborgs.data.scan import scan
 from cyborgs.engine.log import moving
@@ -38,10 +38,10 @@ def truth_map(truth: Truth, i: int) -> tuple[NDArray[np.int32] | None, tuple[str
     return truth.classes(i), truth.class_names
 
 
-def photos_of(images: str | Path) -> Images:
+def photos_of(images: str | Path) -> ScannedImages:
     """Scan a folder or list of photos, with a bar in a terminal."""
     with moving("reading photos") as progress:
-        return Images.from_scan(scan(list_images(images), progress=progress))
+        return ScannedImages.from_scan(scan(list_images(images), progress=progress))
 
 
 def quality(

@@ -7,13 +7,13 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, Literal, Protocol, cast
+from typing import Any, Final, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from cyborgs.data.images import Images
+from cyborgs.data.annotations.png import read_numbers
+from cyborgs.data.images import ScannedImages
 from cyborgs.data.store_format import StoreError
 from cyborgs.errors import UserError
 from cyborgs.masks.folder import masks_folder
@@ -27,65 +27,28 @@ PICTURE: Final = "quality.png"
 """No label map where it lies beside ``RESULT``."""
 
 
-class Predictions(Protocol):
+@dataclass(frozen=True)
+class Predictions:
     """Label maps of photos, by number."""
 
-    @property
-    def names(self) -> Sequence[str]:
-        """Of the photos, as annotations know them."""
-
-    @property
-    def kind(self) -> str:
-        """``segmentation``, ``folder`` or ``run``."""
-
-    @property
-    def ids(self) -> Ids:
-        """Where labels mean the same."""
-
-    @property
-    def void(self) -> int | None:
-        """Label of pixels without a prediction, if there is one."""
-
-    @property
-    def missing(self) -> Sequence[int]:
-        """Photos that have no map."""
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """What they are, for quality.json."""
-
-    @property
-    def out(self) -> Path:
-        """Where measurements go if nobody says."""
-
-    def size(self, i: int) -> tuple[int, int] | None:
-        """(height, width) of the photo where that is known; None: the map's own shape must fit the truth's."""
-
-    def read(self, i: int) -> NDArray[np.integer]:
-        """The map of photo i, (h, w) whole numbers of at least 0. UserError where it is damaged or no label map."""
-
-
-@dataclass(frozen=True)
-class Maps:
-    """The one implementation: names, and functions that read."""
-
     names: Sequence[str]
+    """Of the photos, as annotations know them."""
     kind: str
-    reader: Callable[[int], NDArray[np.integer]]
+    """``segmentation``, ``folder`` or ``run``."""
+    read: Callable[[int], NDArray[np.integer]]
+    """The map of photo i, (h, w) whole numbers of at least 0. UserError where it is damaged or no label map."""
     out: Path = Path("quality")
+    """Where measurements go if nobody says."""
     ids: Ids = "unknown"
+    """Where labels mean the same."""
     void: int | None = None
+    """Label of pixels without a prediction, if there is one."""
     missing: Sequence[int] = ()
-    sizes: Callable[[int], tuple[int, int]] | None = None
+    """Photos that have no map."""
+    size: Callable[[int], tuple[int, int]] | None = None
+    """(height, width) of photo i; None: not known, so that the map's own shape must fit the truth's."""
     about: dict[str, Any] = field(default_factory=dict)
-
-    def size(self, i: int) -> tuple[int, int] | None:
-        """As the protocol says."""
-        return None if self.sizes is None else self.sizes(i)
-
-    def read(self, i: int) -> NDArray[np.integer]:
-        """As the protocol says."""
-        return self.reader(i)
+    """What they are, for quality.json."""
 
 
 def open_predictions(
@@ -133,22 +96,22 @@ def _is_run(path: Path) -> bool:
     return (path / "images.csv").is_file() and ((path / "masks").is_dir() or (path / "recipe.yaml").is_file())
 
 
-def _of_run(run: Path, generation: int | None) -> Maps:
+def _of_run(run: Path, generation: int | None) -> Predictions:
     try:
         store = MaskStore(run, generation)
     except StoreError as error:
         raise UserError(f"{error}") from error
-    images = Images.read_csv(run, run)
+    images = ScannedImages.read_csv(run, run)
     if len(images) != len(store):
         raise UserError(f"{run}: generation {store.generation} has {len(store)} maps, images.csv {len(images)} photos.")
     about = {"generation": store.generation, "manifest": store.manifest}
     names = [images.name(i) for i in range(len(images))]
     # A bootstrapped label means something in its group alone, and other sources' in one photo.
     out = run / "quality" / f"generation-{store.generation:04d}"
-    return Maps(names, "run", store.__getitem__, out, "group", store.void, (), images.size, about)
+    return Predictions(names, "run", store.__getitem__, out, "group", store.void, (), images.size, about)
 
 
-def _of_segmentation(path: Path) -> Maps:
+def _of_segmentation(path: Path) -> Predictions:
     table = path / "segments.csv"
     try:
         with table.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
@@ -175,7 +138,7 @@ def _of_segmentation(path: Path) -> Maps:
     return _of_files(names, files, "segmentation", path / "quality", cast(Ids, ids), void, about)
 
 
-def _of_folder(path: Path) -> Maps:
+def _of_folder(path: Path) -> Predictions:
     files = sorted(p for p in path.rglob("*") if p.suffix.lower() == ".png" and p.is_file())
     files = [p for p in files if p.name != PICTURE or not p.with_name(RESULT).is_file()]
     if not files:
@@ -194,28 +157,12 @@ def _of_files(
     ids: Ids = "unknown",
     void: int | None = None,
     about: dict[str, Any] | None = None,
-) -> Maps:
+) -> Predictions:
     missing = [i for i, file in enumerate(files) if not file.is_file()]
-    return Maps(names, kind, lambda i: read_labels(files[i]), out, ids, void, missing, None, about or {})
+    return Predictions(names, kind, lambda i: read_numbers(files[i]), out, ids, void, missing, None, about or {})
 
 
-def read_labels(path: Path) -> NDArray[np.integer]:
-    """A label PNG of 8 or 16 bits, with a palette or grey: (h, w). UserError where it is a picture, or damaged."""
-    try:
-        with Image.open(path) as opened:
-            mode = opened.mode
-            labels = np.asarray(opened)
-    except Exception as error:  # Pillow raises all sorts of errors
-        raise UserError(f"{path}: cannot be read as a label map ({error}).") from error
-    if mode not in ("L", "P", "1", "I;16", "I;16B", "I") or labels.ndim != 2:
-        kind = {"F": "floating-point numbers", "RGB": "colours", "RGBA": "colours", "LA": "two channels"}.get(
-            mode, mode
-        )
-        raise UserError(f"{path}: holds {kind}, where a label map has one whole number a pixel. Convert it to labels.")
-    return labels.astype(np.uint8) if labels.dtype == bool else labels
-
-
-def _only(found: Maps, names: Sequence[str]) -> Maps:
+def _only(found: Predictions, names: Sequence[str]) -> Predictions:
     """The maps of these photos: of the same name, or else of the same name but for the suffix."""
     exact = {name: i for i, name in enumerate(found.names)}
     plain: dict[str, list[int]] = {}
@@ -228,14 +175,14 @@ def _only(found: Maps, names: Sequence[str]) -> Maps:
         places.append(exact.get(name, exact.get(f"{name}.png", alike[0] if len(alike) == 1 else None)))
     gone = set(found.missing)
     missing = [k for k, i in enumerate(places) if i is None or i in gone]
-    reader, sizes = found.reader, found.sizes
+    read, size = found.read, found.size
     at = [-1 if i is None else i for i in places]
     return replace(
         found,
         names=list(names),
         missing=missing,
-        reader=lambda k: reader(at[k]),
-        sizes=None if sizes is None else lambda k: sizes(at[k]),
+        read=lambda k: read(at[k]),
+        size=None if size is None else lambda k: size(at[k]),
     )
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from cyborgs.data.images import Images
+from cyborgs.data.images import Images, ScannedImages
 from cyborgs.data.listing import list_images
 from cyborgs.data.scan import scan
 from cyborgs.engine.log import moving
@@ -44,7 +44,7 @@ def report(
     if data is not None:
         _outside(Path(out) if out is not None else run / "report.html", run, Path(data))
         with moving("reading photos") as progress:
-            images = Images.from_scan(scan(list_images(data), progress=progress))
+            images = ScannedImages.from_scan(scan(list_images(data), progress=progress))
         known = json.loads((run / "photos.json").read_text())
         if known["fingerprint"] != images.fingerprint():
             raise UserError(

@@ -8,12 +8,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cyborgs.data.images import Images
 from cyborgs.data.palette import overlay, palette
 from cyborgs.data.store_format import StoreError
 from cyborgs.errors import printable
@@ -29,20 +30,6 @@ _STEPS: Final = ((85, 1.0), (70, 1.0), (60, 0.75), (45, 0.5), (30, 0.35))
 """Quality and size that are tried one after the other until the pictures fit their room."""
 COUNTED: Final = 2000
 """Photos whose regions are counted, at most."""
-
-
-class Photos(Protocol):
-    """Photos by number, as ``data.images.Images``."""
-
-    def __len__(self) -> int: ...
-
-    def read(self, i: int) -> UInt8:
-        """Photo i, uint8 (H, W, 3)."""
-        ...
-
-    def name(self, i: int) -> str:
-        """Its path below the photos' folder."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -154,7 +141,7 @@ def open_generations(run: Path, numbers: Sequence[int]) -> dict[int, MaskStore]:
 
 def rows_of(
     stores: Mapping[int, MaskStore],
-    photos: Photos,
+    photos: Images,
     truth: Path | None,
     *,
     overlaps: Mapping[int, Sequence[float | None]] | None = None,

@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from cyborgs.data.decode import decode
+from cyborgs.data.images import Images
 from cyborgs.data.palette import palette
 from cyborgs.errors import UserError, printable
 from cyborgs.files import write_bytes
@@ -27,7 +28,6 @@ from cyborgs.report.pictures import (
     NEIGHBOUR_BYTES,
     PHOTO_BYTES,
     Drawn,
-    Photos,
     Row,
     UInt8,
     fitted,
@@ -85,7 +85,7 @@ Found = tuple[Sequence[Neighbours], str]
 def render(
     run_folder: Path | str,
     *,
-    photos: Photos | None = None,
+    photos: Images | None = None,
     truth: Path | str | None = None,
     quality: Mapping[str, Any] | None = None,
     probe: Mapping[str, Any] | None = None,

@@ -44,7 +44,7 @@ def check_share(recipe: Recipe, world: int) -> None:
         UserError: it does not; names the sizes.
     """
     share = recipe.batch_size // world
-    unit = getattr(recipe.method, "slice_size", 1)
+    unit = recipe.method.batch_unit
     micro_batch = 0 if recipe.micro_batch == "auto" else recipe.micro_batch
     if recipe.batch_size % world or share % unit or (micro_batch and share % micro_batch):
         raise UserError(
@@ -133,7 +133,7 @@ def build_trainer(
         fabric,
         method,
         build_optimizer(recipe.optimizer, groups, recipe.optimizer.lr),
-        _EpochBatches(batches, method),
+        _EpochBatches(batches, method, recipe.epochs),
         epochs=recipe.epochs,
         steps_per_epoch=steps_per_epoch,
         batch_size=recipe.batch_size,
@@ -180,13 +180,15 @@ def _tell_too_many(source: GroundTruth, images: Images, log: RunLog) -> None:
 
 @dataclass(frozen=True)
 class _EpochBatches:
-    """Batches with masks in the epochs whose losses use them."""
+    """Batches with what the epoch's plan says; the loader's workers stay from one epoch to the next without a refresh."""
 
     batches: Batches
     method: Method
+    epochs: int
 
     def __call__(self, epoch: int, first_step: int = 0) -> Iterator[list[Batch]]:
-        return self.batches(epoch, first_step, rides=self.method.plan(epoch).rides)
+        keep = epoch + 1 < self.epochs and not self.method.plan(epoch + 1).refresh
+        return self.batches(epoch, first_step, rides=self.method.plan(epoch).rides, keep=keep)
 
     def indices(self, epoch: int, step: int) -> Iterable[int]:
         return self.batches.indices(epoch, step)

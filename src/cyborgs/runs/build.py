@@ -17,35 +17,35 @@ from cyborgs.masks.ground_truth import GroundTruth, digest_of
 from cyborgs.masks.selective_search import SelectiveSearch
 from cyborgs.masks.source import MaskSource
 from cyborgs.masks.whole import Whole
-from cyborgs.methods.byol.method import Byol
-from cyborgs.methods.byol.settings import ByolConfig
-from cyborgs.methods.cyborgs.method import Cyborgs
-from cyborgs.methods.cyborgs.settings import CyborgsConfig
 from cyborgs.methods.method import Method
+from cyborgs.methods.registry import method_class, name_of
+from cyborgs.methods.settings import Bootstrapping
 from cyborgs.models.backbone import Backbone
-from cyborgs.models.batchnorm import convert_batchnorm
 from cyborgs.models.borders import photo_maps
 from cyborgs.models.fusion import concatenate_at
+from cyborgs.models.statistics import set_batchnorm
 from cyborgs.runs.recipe import Recipe
 from cyborgs.seeds import derive
 
 
 def build_method(recipe: Recipe, world: int = 1, device: str = "cpu") -> Method:
-    """The recipe's method with weights from its seed, normalisation synchronised where there are several processes."""
-    torch.manual_seed(derive(recipe.seed, "weights"))
+    """The recipe's method with weights from its seed, and BatchNorm in the backbone as its settings ask.
+
+    Raises:
+        UserError: the network has not the layers that are named, or the method's folder cannot be loaded.
+    """
     config = recipe.method
+    network = method_class(name_of(config))
+    torch.manual_seed(derive(recipe.seed, "weights"))
     # The network checks the names of the layers, and lists those that exist.
-    asked = (*config.fused_layers, *config.clustered_layers) if isinstance(config, CyborgsConfig) else ()
-    if isinstance(config, ByolConfig) and config.layer:
-        asked = (config.layer,)
-    backbone = Backbone(recipe.backbone, tuple(dict.fromkeys(asked)) or None)
-    if world > 1:
-        convert_batchnorm(backbone, device)
-    if isinstance(config, CyborgsConfig):
-        return Cyborgs(config, backbone, recipe.views.size, recipe.views.grid)
-    if isinstance(config, ByolConfig):
-        return Byol(config, backbone)
-    raise TypeError(f"no method for settings of type {type(config).__name__}")
+    backbone = Backbone(recipe.backbone, config.layers or None)
+    set_batchnorm(backbone, config.batchnorm, world, device)
+    return network(config, backbone, recipe.views)
+
+
+def bootstrapped_layers(bootstrapping: Bootstrapping | None, backbone: Backbone) -> tuple[str, ...]:
+    """The layers whose maps become masks: those that a method names, or the last block at stride 8."""
+    return (bootstrapping.layers if bootstrapping else ()) or (backbone.default_clustered(),)
 
 
 class Features:
@@ -92,20 +92,27 @@ def build_source(
     Raises:
         UserError: annotations that cannot be read, or that none of the photos has.
     """
-    masks = recipe.masks
-    if masks.source == "none" or not isinstance(method, Cyborgs):
+    masks, bootstrapping = recipe.masks, method.config.bootstrapping
+    if masks.source == "none":
         return None
     fixed = fixed_source(masks, images)
     if fixed is not None:
         return fixed
+    assert bootstrapping is not None  # the recipe checks it
     return Bootstrap(
-        Features(method.backbone, method.clustered, device, masks.border, recipe.precision),
-        clusters=method.config.clusters,
+        Features(
+            method.backbone,
+            bootstrapped_layers(bootstrapping, method.backbone),
+            device,
+            masks.border,
+            recipe.precision,
+        ),
+        clusters=bootstrapping.clusters,
         group_size=masks.group_size,
         short_side=masks.short_side,
         position=masks.position,
         crf=masks.crf,
-        iterations=method.config.kmeans_iterations,
+        iterations=bootstrapping.iterations,
         device=device,
     )
 

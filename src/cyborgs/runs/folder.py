@@ -15,7 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from cyborgs.data.images import Images
+from cyborgs.data.images import ScannedImages
 from cyborgs.errors import UserError, printable
 from cyborgs.files import make_folder, write_bytes
 from cyborgs.runs import recipe_file
@@ -119,14 +119,14 @@ def _lives(pid: int) -> bool:
     return True
 
 
-def begin(recipe: Recipe, images: Images, out: Path) -> None:
+def begin(recipe: Recipe, images: ScannedImages, out: Path) -> None:
     """Write what a run is begun with; the recipe last, since its presence says that there is a run."""
     photos = {"photos": len(images), "fingerprint": images.fingerprint()}
     write_bytes(out / "photos.json", json.dumps(photos).encode())
     write_bytes(out / "recipe.yaml", recipe_file.to_text(recipe).encode())
 
 
-def agree(recipe: Recipe, images: Images, out: Path) -> None:
+def agree(recipe: Recipe, images: ScannedImages, out: Path) -> None:
     """Compare with what the run was begun with.
 
     Raises:
@@ -146,7 +146,7 @@ def agree(recipe: Recipe, images: Images, out: Path) -> None:
         )
 
 
-def _changes(images: Images, out: Path) -> str:
+def _changes(images: ScannedImages, out: Path) -> str:
     """What became of which photos since ``images.csv`` was written."""
     try:
         with open(out / "images.csv", newline="", encoding="utf-8", errors="surrogateescape") as file:

@@ -7,7 +7,6 @@ import heapq
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import chain
 from typing import Any, final
 
@@ -20,12 +19,11 @@ from cyborgs.engine.accumulate import Gradients
 from cyborgs.engine.optim import build_optimizer, parameter_groups
 from cyborgs.errors import UserError
 from cyborgs.machine import memory
-from cyborgs.methods.cyborgs.settings import CyborgsConfig
 from cyborgs.methods.method import Method
 from cyborgs.runs.build import build_source
 from cyborgs.runs.recipe import Recipe
-from cyborgs.structures import MAX_LABELS, Batch, EpochPlan, StepSeed, View, ViewGeometry
-from cyborgs.views.config import ViewSpec
+from cyborgs.structures import EpochPlan, StepSeed
+from cyborgs.views.micro_batches import made_up_batch
 
 HEADROOM = 0.9
 """Share of a GPU's memory, or of what the machine has free now, that may be planned for: loaders need some too, and an
@@ -35,8 +33,8 @@ allocator that is full to the brim fails some day."""
 def find_micro_batch(fabric: Fabric, method: Method, recipe: Recipe, images: Images) -> int:
     """The largest micro-batch that fits on all processes.
 
-    It divides a process's share and is a multiple of ``method.slice_size``. Tried are optimiser steps of the dearest
-    kind (all losses, the largest K) on made-up batches, largest first, and one group of the largest photos for the
+    It divides a process's share and is a multiple of the method's ``batch_unit``. Tried are optimiser steps of the most
+    expensive kind (all losses, the largest K) on made-up batches, largest first, and one group of the largest photos for the
     masks. A GPU's allocator says when memory is out; on Linux without a GPU the kernel kills instead, so there the
     peak is predicted from two small steps and compared with what is free. Weights, buffers and random generators are
     afterwards what they were, bit for bit.
@@ -62,9 +60,10 @@ def find_micro_batch(fabric: Fabric, method: Method, recipe: Recipe, images: Ima
         del trial
     found, refreshed = distributed.minimum(found), distributed.minimum(int(fits))
     if found == 0:
+        unit = recipe.method.batch_unit_field
         raise UserError(
             f"micro_batch: the smallest possible, {min(micro_batches(recipe, share))} images at once, does not fit in "
-            "memory. Lower views.size, take a smaller backbone.name, or a smaller method.slice_size."
+            f"memory. Lower views.size, take a smaller backbone.name{f', or a smaller {unit}' if unit else ''}."
         )
     if not refreshed:
         raise UserError(
@@ -75,11 +74,11 @@ def find_micro_batch(fabric: Fabric, method: Method, recipe: Recipe, images: Ima
 
 
 def micro_batches(recipe: Recipe, share: int) -> list[int]:
-    """Sizes that divide a process's share of the batch, and that slices of loss 2 divide; largest first.
+    """Sizes that divide a process's share of the batch, and that the method's ``batch_unit`` divides; largest first.
 
     Not one image at a time: BatchNorm has no statistics of a single row.
     """
-    unit = getattr(recipe.method, "slice_size", 1)
+    unit = recipe.method.batch_unit
     least = min(2, share)
     return [size for size in range(share, least - 1, -unit) if share % size == 0 and size % unit == 0]
 
@@ -90,28 +89,12 @@ def most_expensive_plans(recipe: Recipe) -> list[EpochPlan]:
     return [plan for losses, plan in plans.items() if not any(losses < others for others in plans)]
 
 
-def made_up_batch(spec: ViewSpec, images: int) -> Batch:
-    """Random pixels whose views hold as many regions as their grid has cells, all matched."""
-    generator = torch.Generator().manual_seed(0)
-    views = []
-    for crop in spec.crops:
-        size = crop.size or spec.size
-        whole = ViewGeometry.stack([ViewGeometry(0, 0, size, size, False, size, size)] * images)
-        labels = (torch.arange(spec.grid**2) % MAX_LABELS).to(torch.uint8).view(1, spec.grid, spec.grid)
-        pixels = torch.randint(256, (images, 3, size, size), dtype=torch.uint8, generator=generator)
-        views.append(View(pixels, whole, labels.repeat(images, 1, 1)))
-    order = torch.arange(MAX_LABELS, dtype=torch.uint8).repeat(images, 1)
-    return Batch(tuple(views), torch.arange(images), 0, order)
-
-
 @contextmanager
 def _restored(method: Method, device: torch.device) -> Iterator[None]:
     """Afterwards all numbers, modes and settings of the method, and the generators, are as before."""
     config, training = method.config, method.training
     before = [tensor.detach().cpu().clone() for tensor in chain(method.parameters(), method.buffers())]
-    if isinstance(config, CyborgsConfig):
-        # The largest K always; memory does not grow with iterations.
-        method.config = replace(config, clusters=(config.clusters[1],) * 2, kmeans_iterations=1)
+    method.config = config.most_expensive(quick=True)
     cuda = device.type == "cuda"
     if cuda:
         torch.cuda.set_per_process_memory_fraction(HEADROOM, device)

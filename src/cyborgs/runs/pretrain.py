@@ -14,7 +14,7 @@ from typing import Any, TextIO
 from lightning_fabric import Fabric
 
 from cyborgs import distributed
-from cyborgs.data.images import Images
+from cyborgs.data.images import ScannedImages
 from cyborgs.engine.backends import open_backend
 from cyborgs.engine.callback import Callback
 from cyborgs.engine.checkpoint import Checkpoints
@@ -140,7 +140,7 @@ def _pretrain(
     if begun and recipe.micro_batch == "auto":
         recipe = replace(recipe, micro_batch=recipe_file.load(out / "recipe.yaml").micro_batch)
     check_share(recipe, distributed.world_size())
-    images = watch.images = Images.from_scan(found)
+    images = watch.images = ScannedImages.from_scan(found)
     if begun:
         distributed.run_on_rank_zero(partial(agree, recipe, images, out))
     # A checkpoint holds the weights: the file they once came from is not needed again.

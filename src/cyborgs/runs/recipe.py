@@ -10,7 +10,7 @@ from tyro.conf import Suppress
 from cyborgs.engine.optimizer_config import OptimizerConfig
 from cyborgs.health.config import HealthConfig
 from cyborgs.masks.config import MaskConfig
-from cyborgs.methods.cyborgs.settings import CyborgsConfig
+from cyborgs.methods.registry import default_settings
 from cyborgs.methods.settings import MethodConfig
 from cyborgs.models.config import BackboneConfig
 from cyborgs.runs.monitor_config import MonitorConfig
@@ -23,7 +23,7 @@ class Recipe:
 
     name: Suppress[str] = "small"
     """Name of the recipe it started from."""
-    method: MethodConfig = field(default_factory=CyborgsConfig)
+    method: MethodConfig = field(default_factory=default_settings)
     """The method and its settings."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     """The network."""
@@ -86,19 +86,21 @@ class Recipe:
                 f"micro_batch: need auto, 0 (the whole share of a process) or a divisor of batch_size "
                 f"{self.batch_size}, got {self.micro_batch}"
             )
-        if self.negatives == "global" and type(self.method) is not MethodConfig and not self.method.has_negatives:
+        if type(self.method) is MethodConfig:  # tyro's, on the way to the settings of a method
+            return
+        if self.negatives == "global" and not self.method.has_negatives:
             raise ValueError("negatives: this method's loss has none, need 'micro', got 'global'")
-        if type(self.method) is not MethodConfig and not isinstance(self.method, CyborgsConfig):
+        if "masks" not in self.method.artefacts:
             if self.masks.source != "none":
                 raise ValueError(f"masks.source: this method uses no masks, need 'none', got {self.masks.source!r}")
-        elif isinstance(self.method, CyborgsConfig):
-            if self.masks.source == "none":
-                raise ValueError("masks.source: CYBORGS needs masks, got 'none'")
-            for name, images in (("batch_size", self.batch_size), ("micro_batch", micro_batch)):
-                if images % self.method.slice_size:
-                    raise ValueError(
-                        f"{name}: need a multiple of method.slice_size {self.method.slice_size}, got {images}"
-                    )
+        elif self.masks.source == "none":
+            raise ValueError("masks.source: this method needs masks, got 'none'")
+        elif self.masks.source == "bootstrap" and self.method.bootstrapping is None:
+            raise ValueError("masks.source: this method makes no masks itself, need another source, got 'bootstrap'")
+        unit = self.method.batch_unit
+        for name, images in (("batch_size", self.batch_size), ("micro_batch", micro_batch)):
+            if images % unit:
+                raise ValueError(f"{name}: need a multiple of {self.method.batch_unit_field} {unit}, got {images}")
 
     @property
     def peak_rate(self) -> float:

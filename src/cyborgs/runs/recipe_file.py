@@ -15,10 +15,11 @@ import yaml
 from cattrs.v import format_exception
 
 from cyborgs.errors import UserError
-from cyborgs.methods.registry import CONFIGS
+from cyborgs.methods.registry import name_of, names, settings_of
 from cyborgs.methods.settings import MethodConfig
 from cyborgs.runs import strict
 from cyborgs.runs.recipe import Recipe
+from cyborgs.views.samplers import SAMPLERS, Sampler
 
 NEUTRAL = frozenset(
     {"workers", "keep_checkpoints", "checkpoint_every", "logger", "max_skipped", "name", "health", "monitor"}
@@ -29,8 +30,7 @@ NEUTRAL = frozenset(
 def to_dict(recipe: Recipe) -> dict[str, Any]:
     """Plain values only; the method's settings carry its name as ``kind``."""
     document = _plain(asdict(recipe))
-    kind = next(name for name, config in CONFIGS.items() if type(recipe.method) is config)
-    document["method"] = {"kind": kind, **document["method"]}
+    document["method"] = {"kind": name_of(recipe.method), **document["method"]}
     return document  # type: ignore[no-any-return]
 
 
@@ -58,9 +58,9 @@ def from_dict(document: dict[str, Any]) -> Recipe:
             raise ValueError(f"method: need its kind and settings, got a {type(value).__name__}")
         value = dict(value)
         kind = value.pop("kind", None)
-        if not isinstance(kind, str) or kind not in CONFIGS:
-            raise ValueError(f"method.kind: need one of {', '.join(CONFIGS)}, got {kind!r}")
-        return strict.converter().structure(value, CONFIGS[kind])
+        if not isinstance(kind, str) or kind not in names():
+            raise ValueError(f"method.kind: need one of {', '.join(names())}, got {kind!r}")
+        return strict.converter().structure(value, settings_of(kind))
 
     def micro_batch(value: Any, _: Any) -> int | Literal["auto"]:
         if value != "auto" and not isinstance(value, int):
@@ -68,6 +68,7 @@ def from_dict(document: dict[str, Any]) -> Recipe:
         return cast(int | Literal["auto"], value)
 
     converter.register_structure_hook(MethodConfig, method)
+    strict.add_union(converter, Sampler, SAMPLERS)
     converter.register_structure_hook(int | Literal["auto"], micro_batch)
     try:
         return converter.structure(document, Recipe)

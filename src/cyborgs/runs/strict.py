@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,27 @@ def converter() -> cattrs.Converter:
     made.register_structure_hook(str, _word)
     made.register_structure_hook(bool, _flag)
     return made
+
+
+def add_union(made: cattrs.Converter, union: Any, classes: Sequence[type]) -> None:
+    """Let a field be one of several dataclasses, which the value names by their ``kind``.
+
+    Args:
+        made: the converter.
+        union: the field's type.
+        classes: its members; each has a default in ``kind`` that is no argument.
+    """
+    kinds = {one.__dataclass_fields__["kind"].default: one for one in classes}  # type: ignore[attr-defined]
+
+    def structure(value: Any, _: Any) -> Any:
+        if not isinstance(value, dict):
+            raise ValueError(f"need its kind and settings, got {_shown(value)}")
+        kind = value.get("kind")
+        if not isinstance(kind, str) or kind not in kinds:
+            raise ValueError(f"kind: need one of {', '.join(kinds)}, got {_shown(kind)}")
+        return made.structure({key: item for key, item in value.items() if key != "kind"}, kinds[kind])
+
+    made.register_structure_hook(union, structure)
 
 
 def _whole(value: Any, _: type) -> int:

@@ -15,8 +15,8 @@ import numpy as np
 from cyborgs.data.images import Images
 from cyborgs.errors import UserError
 from cyborgs.machine.disk import free_bytes, readable
-from cyborgs.methods.cyborgs.settings import CyborgsConfig
 from cyborgs.methods.method import Method
+from cyborgs.runs.build import bootstrapped_layers
 from cyborgs.runs.recipe import Recipe
 from cyborgs.structures import EpochPlan
 
@@ -130,9 +130,9 @@ def generation_bytes(recipe: Recipe, images: Images, stride: int = 8) -> int:
     if source in ("felzenszwalb", "selective-search", "ground-truth"):
         pixels = sum(height * width for height, width in map(images.size, range(len(images))))
         return round(len(images) * MAP_OVERHEAD + pixels * PIXEL_BYTES)
-    if source != "bootstrap" or not isinstance(recipe.method, CyborgsConfig):
+    if source != "bootstrap" or recipe.method.bootstrapping is None:
         return len(images) * (MAP_OVERHEAD + recipe.masks.grid**2)
-    bits = max(1.0, math.log2(recipe.method.clusters[1])) * MAP_SHARE
+    bits = max(1.0, math.log2(recipe.method.bootstrapping.clusters[1])) * MAP_SHARE
     cells = float((mask_pixels(recipe, images) / stride**2).sum())
     return round(len(images) * MAP_OVERHEAD + cells * bits / 8)
 
@@ -188,8 +188,9 @@ def space_of(recipe: Recipe, method: Method, images: Images) -> Space:
     networks = sum(t.numel() * t.element_size() for t in method.state_dict().values())
     momentum = sum(p.numel() * p.element_size() for p in method.parameters() if p.requires_grad)
     backbone = sum(t.numel() * t.element_size() for t in method.backbone.weights().values())
-    clustered = getattr(method, "clustered", ())
-    stride = min((method.backbone.strides[layer] for layer in clustered), default=8)
+    made = recipe.masks.source == "bootstrap"
+    layers = bootstrapped_layers(recipe.method.bootstrapping, method.backbone) if made else ()
+    stride = min((method.backbone.strides[layer] for layer in layers), default=8)
     return space(
         recipe,
         workload(recipe, len(images)),

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cyborgs.data.images import Images
 from cyborgs.data.palette import nearest
 from cyborgs.features.extraction import Progress, UInt8
-from cyborgs.features.threads import Hands, SizedPhotos, threads_by_default
+from cyborgs.features.threads import Hands, threads_by_default
 from cyborgs.masks.source import MaskSource
 from cyborgs.segmenting.folder import SegmentFolder
 from cyborgs.segmenting.names import mask_names
@@ -23,7 +24,7 @@ PIECE_PIXELS = 16 * 640 * 480
 
 
 def segment_source(
-    images: SizedPhotos,
+    images: Images,
     source: MaskSource,
     out: Path | str,
     *,
@@ -43,7 +44,7 @@ def segment_source(
     False where all was done already.
 
     Args:
-        images: ``data.images.Images``.
+        images: what is labelled.
         source: of masks.
         out: a folder; made where it is missing.
         ids: how far a label means the same: in all photos, in a group or in one photo.
@@ -112,7 +113,7 @@ def segment_source(
     return True
 
 
-def _pieces(source: MaskSource, images: SizedPhotos, ids: Ids, group: NDArray[np.int64]) -> list[list[int]]:
+def _pieces(source: MaskSource, images: Images, ids: Ids, group: NDArray[np.int64]) -> list[list[int]]:
     """A group as it is, or, where each photo is labelled from its own pixels, in pieces that memory holds."""
     if ids != "photo" or not source.needs_images:
         return [group.tolist()]

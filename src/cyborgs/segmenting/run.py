@@ -10,15 +10,15 @@ from typing import Any
 
 import torch
 
-from cyborgs.data.images import Images
+from cyborgs.data.images import Images, ScannedImages
 from cyborgs.engine.log import moving
 from cyborgs.errors import UserError, printable
 from cyborgs.files import make_folder
 from cyborgs.masks.bootstrap import Bootstrap
 from cyborgs.masks.source import MaskSource
-from cyborgs.methods.cyborgs.settings import CyborgsConfig
+from cyborgs.methods.settings import Bootstrapping
 from cyborgs.models.named import ALLOWED, Named, open_named
-from cyborgs.runs.build import Features, fixed_source
+from cyborgs.runs.build import Features, bootstrapped_layers, fixed_source
 from cyborgs.runs.folder import locked
 from cyborgs.runs.recipe_file import from_dict
 from cyborgs.segmenting.by_source import segment_source
@@ -43,7 +43,7 @@ IDS: dict[str, Ids] = {
 
 def segment(
     photos: str | Path,
-    read_photos: Callable[[str | Path], Images],
+    read_photos: Callable[[str | Path], ScannedImages],
     config: SegmentConfig,
     *,
     out: str | Path,
@@ -70,7 +70,7 @@ def segment(
 
 
 def _write(
-    images: Images,
+    images: ScannedImages,
     config: SegmentConfig,
     named: Named | None,
     layers: tuple[str, ...],
@@ -137,7 +137,7 @@ def _folders(out: Path, ks: Sequence[int]) -> dict[int, Path]:
     return {k: out if len(ks) == 1 else out / f"k{k}" for k in ks}
 
 
-def _say(images: Images, what: str, folder: Path, found: bool) -> None:
+def _say(images: ScannedImages, what: str, folder: Path, found: bool) -> None:
     done = " (found, made by an earlier start)" if found else ""
     labels = printable(str(folder / "labels"))
     print(f"{len(images)} photos in {what}, {len(images.skipped)} files skipped: {labels}{done}")
@@ -155,18 +155,16 @@ def _network(config: SegmentConfig, backbone: str | Path | None, device: str) ->
     return named
 
 
-def _method(named: Named | None) -> CyborgsConfig | None:
-    """Settings of the run that made the weights, where it was one of CYBORGS."""
-    method = from_dict(named.recipe).method if named is not None and named.recipe else None
-    return method if isinstance(method, CyborgsConfig) else None
+def _bootstrapping(named: Named) -> Bootstrapping | None:
+    """How the run that made the weights made masks; None where it made none, or there was no run."""
+    return from_dict(named.recipe).method.bootstrapping if named.recipe else None
 
 
 def _layers(config: SegmentConfig, named: Named | None) -> tuple[str, ...]:
     """Those that were asked for, those of the recipe, or the network's default; checked before photos are read."""
     if named is None:
         return ()
-    method = _method(named)
-    layers = config.layers or (method.clustered_layers if method else ()) or (named.backbone.default_clustered(),)
+    layers = config.layers or bootstrapped_layers(_bootstrapping(named), named.backbone)
     named.backbone.check_layers(layers)
     return tuple(layers)
 
@@ -201,16 +199,15 @@ def _source(
     masks = config.masks
     if config.source == "bootstrap":
         assert named is not None
-        method = _method(named)
-        drawn = method.clusters if method else CyborgsConfig().clusters
+        bootstrapping = _bootstrapping(named) or Bootstrapping()
         return Bootstrap(
             Features(named.backbone, layers, torch.device(device), masks.border),
-            clusters=(k, k) if k else drawn,
+            clusters=(k, k) if k else bootstrapping.clusters,
             group_size=masks.group_size,
             short_side=config.short_side,
             position=masks.position,
             crf=masks.crf if config.crf else None,
-            iterations=(method or CyborgsConfig()).kmeans_iterations,
+            iterations=bootstrapping.iterations,
             device=device,
         )
     assert config.source != "clusters"
@@ -219,7 +216,7 @@ def _source(
     return made
 
 
-def _exports(config: SegmentConfig, images: Images) -> Callable[[int], Sequence[Export]]:
+def _exports(config: SegmentConfig, images: ScannedImages) -> Callable[[int], Sequence[Export]]:
     """Number of clusters (0: labels of a photo's own) -> the writers that were asked for."""
     folder = Path(images.root).resolve().name
 

@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from safetensors.torch import save
 
+from cyborgs.data.decode import orientation
+from cyborgs.data.images import Images
 from cyborgs.data.palette import nearest
 from cyborgs.errors import UserError
-from cyborgs.features.clustering import Clusters
+from cyborgs.features.clustering import Clusters, cluster_photos
 from cyborgs.features.extraction import Progress, UInt8
-from cyborgs.features.threads import Hands, SizedPhotos, stream_maps, threads_by_default
+from cyborgs.features.threads import Hands, stream_maps, threads_by_default
 from cyborgs.files import write_bytes
 from cyborgs.masks.config import CrfConfig
 from cyborgs.masks.crf import refine, require_crf
 from cyborgs.models.initial import KEY, read_safetensors
 from cyborgs.ops.enlarge import Enlarged, of_cells
-from cyborgs.ops.streaming_kmeans import SAMPLE_BYTES, StreamingKMeans
-from cyborgs.seeds import derive
+from cyborgs.ops.streaming_kmeans import SAMPLE_BYTES
 from cyborgs.segmenting.folder import CENTROIDS, Export, SegmentFolder
 from cyborgs.segmenting.names import mask_names
 from cyborgs.structures import PhotoMask
@@ -41,7 +42,7 @@ def no_exports(clusters: int) -> Sequence[Export]:
 
 
 def segment(
-    images: SizedPhotos,
+    images: Images,
     backbone: Backbone,
     out: Path | str,
     *,
@@ -70,7 +71,7 @@ def segment(
     and, last, ``segments.csv`` (share of each cluster's pixels per photo). A start with the same settings goes on.
 
     Args:
-        images: ``data.images.Images``.
+        images: what is labelled.
         backbone: whose features are clustered.
         out: a folder; made where it is missing.
         layers: what is clustered.
@@ -136,8 +137,8 @@ def segment(
         missing = [k for k in open_folders if found[k] is None]
         if missing:
             first: Progress | None = None if progress is None else lambda done, _: progress(done, total)
-            fresh = dataset_clusters(
-                images, backbone, missing, layers=layers, seed=seed, short_side=short_side,
+            fresh = cluster_photos(
+                backbone, images, missing, layers=layers, seed=seed, short_side=short_side,
                 sample_bytes=sample_bytes, threads=threads, progress=first,
             )  # fmt: skip
             for k in missing:
@@ -156,52 +157,8 @@ def segment(
     return found
 
 
-def dataset_clusters(
-    images: SizedPhotos,
-    backbone: Backbone,
-    clusters: Sequence[int],
-    *,
-    layers: Sequence[str],
-    seed: int = 0,
-    short_side: int = 0,
-    sample_bytes: int = SAMPLE_BYTES,
-    threads: int | None = None,
-    progress: Progress | None = None,
-) -> dict[int, Clusters]:
-    """Clusters of all photos' cells for each K, from one pass over the photos; memory as ``sample_bytes`` says.
-
-    Raises:
-        UserError: fewer cells than clusters.
-        NotFiniteError: a map holds NaN or infinity.
-    """
-    stream: StreamingKMeans | None = None
-    passed = stream_maps(backbone, images, layers, short_side=short_side, threads=threads)
-    for done, (_, _, joined) in enumerate(passed, 1):
-        if stream is None:
-            stream = StreamingKMeans(len(joined), seed=derive(seed, "evaluation", 3), sample_bytes=sample_bytes)
-        stream.feed(joined.flatten(1).T.cpu())
-        if progress is not None:
-            progress(done, len(images))
-    if stream is None:
-        raise UserError("there is no photo to segment")
-    most = max(clusters)
-    if most > stream.seen:
-        raise UserError(
-            f"clusters: {most} were asked for, but the photos have {stream.seen} cells of {'+'.join(layers)} in all. "
-            "Ask for fewer, give more or larger photos, or a layer of a finer grid."
-        )
-    if most > len(stream):
-        raise UserError(f"clusters: {most} were asked for, but only {len(stream)} cells fit the sample's memory")
-    device = next(backbone.parameters()).device
-    out = {}
-    for k in clusters:
-        centroids, cosine = stream.centroids(k, device=device, start=derive(seed, "evaluation", 2, 0))
-        out[k] = Clusters(centroids, tuple(layers), short_side, len(stream), cosine)
-    return out
-
-
 def _label_all(
-    images: SizedPhotos,
+    images: Images,
     backbone: Backbone,
     folders: Mapping[int, SegmentFolder],
     found: Mapping[int, Clusters | None],
@@ -248,7 +205,7 @@ def _label_all(
 
 def _refine(
     folder: SegmentFolder,
-    images: SizedPhotos,
+    images: Images,
     i: int,
     name: str,
     cosines: Any,
@@ -264,7 +221,7 @@ def _refine(
 
 def write_photo(
     folder: SegmentFolder,
-    images: SizedPhotos,
+    images: Images,
     i: int,
     name: str,
     labels: UInt8,
@@ -275,8 +232,8 @@ def write_photo(
     """Write a photo's files; the photo is read where an overlay needs it. Called in threads."""
     if image is None and folder.overlays:
         image = images.read(i)
-    orientation = images.orientation(i) if folder.exports else 1
-    folder.add(PhotoMask(i, images.name(i), name, labels, cosine, void, orientation), image)
+    turned = orientation(images.content(i)) if folder.exports else 1
+    folder.add(PhotoMask(i, images.name(i), name, labels, cosine, void, turned), image)
 
 
 def _write_clusters(path: Path, clusters: Clusters) -> None:

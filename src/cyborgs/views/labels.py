@@ -21,8 +21,8 @@ def grid_labels(label_map: Labels, geometry: ViewGeometry, size: int, grid: int)
     """
     map_h, map_w = label_map.shape
     g = geometry
-    rows, row_cells, row_counts = _runs(g.y0, g.h, g.image_h, map_h, size, grid, False)
-    columns, column_cells, column_counts = _runs(g.x0, g.w, g.image_w, map_w, size, grid, bool(g.flip))
+    rows, row_cells, row_counts = runs(g.y0, g.h, g.image_h, map_h, size, grid, False)
+    columns, column_cells, column_counts = runs(g.x0, g.w, g.image_w, map_w, size, grid, bool(g.flip))
     span = int(label_map.max()) + 1
     keys = (row_cells * (grid * span))[:, None] + column_cells * span
     keys += label_map[rows].take(columns, axis=1)
@@ -32,7 +32,7 @@ def grid_labels(label_map: Labels, geometry: ViewGeometry, size: int, grid: int)
     return majority
 
 
-def _runs(
+def runs(
     start: int, length: int, image: int, cells: int, size: int, grid: int, flip: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Runs of pixels along one axis that share map cell and grid cell: (map cell, grid cell, pixels in the run)."""

@@ -4,38 +4,27 @@ from __future__ import annotations
 
 import signal
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, final
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader
 
 from cyborgs.data.images import Images
 from cyborgs.data.listing import InputError
 from cyborgs.errors import UserError
 from cyborgs.seeds import numpy_generator
-from cyborgs.structures import Batch, View, ViewGeometry
+from cyborgs.structures import Batch
 from cyborgs.views.config import ViewSpec
-from cyborgs.views.pair import make_views
+from cyborgs.views.micro_batches import Masks, MicroBatches, Task, side_bytes
 from cyborgs.views.shared_memory import check_shared_memory
-from cyborgs.views.workers import PREFETCH, Board, Failure, Parcel, WorkerWatch
-
-
-class Masks(Protocol):
-    """What the loader needs of a mask store."""
-
-    @property
-    def void(self) -> int | None:
-        """Label that is never sampled."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> NDArray[np.uint8]:
-        """uint8 (h, w) of image ``index``."""
+from cyborgs.views.side import Artefact
+from cyborgs.views.workers import LARGE, PREFETCH, Board, Failure, Parcel, WorkerWatch
 
 
 class Batches:
@@ -53,6 +42,7 @@ class Batches:
         rank: int = 0,
         world: int = 1,
         open_masks: Callable[[], Masks] | None = None,
+        artefacts: Mapping[str, Artefact] | None = None,
     ) -> None:
         """Settle the sizes.
 
@@ -67,9 +57,11 @@ class Batches:
             world: number of processes.
             open_masks: opens the current masks; called anew in every epoch and worker, so it must pickle
                 (``functools.partial(MaskStore, path)``). None: there never are any.
+            artefacts: what was prepared of the photos, by the names that crops and ``rides`` ask for.
 
         Raises:
-            InputError: sizes that do not divide, or a batch larger than the data set.
+            InputError: sizes that do not divide, a batch larger than the data set, or an artefact that is not there or of
+                other photos.
         """
         if batch_size > len(images):
             raise InputError(
@@ -89,6 +81,20 @@ class Batches:
         self.rank = rank
         self.world = world
         self.open_masks = open_masks
+        self.artefacts = dict(artefacts or {})
+        self._check_artefacts(spec.artefacts)
+        self._calls = 0
+        self._crew: _Crew | None = None  # workers that wait for the next epoch
+
+    def _check_artefacts(self, names: Sequence[str]) -> None:
+        for name in names:
+            if name not in self.artefacts:
+                have = ", ".join(self.artefacts) or "none"
+                raise InputError(f"the views need {name!r} of each photo, which is not prepared (prepared: {have}).")
+            if len(self.artefacts[name]) != len(self.images):
+                raise InputError(
+                    f"{name} is of {len(self.artefacts[name])} images, the photos are {len(self.images)}. Make it anew."
+                )
 
     @property
     def steps_per_epoch(self) -> int:
@@ -97,10 +103,14 @@ class Batches:
 
     @property
     def shared_bytes(self) -> int:
-        """Most bytes of shared memory that the workers' batches fill: those made ahead, and two steps in use."""
-        pixels = sum(3 * (crop.size or self.spec.size) ** 2 for crop in self.spec.crops)
+        """Most bytes of shared memory that the workers' batches fill: those made ahead, and two steps in use.
+
+        Pixels, and what rides along where it is large (``workers.LARGE``): small tensors travel by value.
+        """
+        pixels = sum(3 * self.spec.size_of(v) ** 2 for v in range(len(self.spec.crops)))
+        large = sum(each for each in side_bytes(self.spec, self.artefacts) if each * self.micro_batch >= LARGE)
         share = self.batch_size // self.world
-        return pixels * (PREFETCH * self.workers * self.micro_batch + 2 * share) if self.workers else 0
+        return (pixels + large) * (PREFETCH * self.workers * self.micro_batch + 2 * share) if self.workers else 0
 
     def check(self, processes: int = 1) -> None:
         """See before the first step that there is room for what the workers will hold.
@@ -123,123 +133,105 @@ class Batches:
         start = step * self.batch_size + self.rank * share
         return self.order(epoch)[start : start + share]
 
-    def __call__(self, epoch: int, first_step: int = 0, *, rides: Sequence[str] = ("labels",)) -> Iterator[list[Batch]]:
+    def __call__(
+        self, epoch: int, first_step: int = 0, *, rides: Sequence[str] = ("labels",), keep: bool = False
+    ) -> Iterator[list[Batch]]:
         """Steps ``first_step`` and later of an epoch, one list of micro-batches each.
 
-        ``rides``: as ``EpochPlan.rides``; without ``labels`` the label grids are None. Nothing is read ahead beyond the epoch, so masks may change after it.
+        Nothing is read ahead beyond the epoch, so masks may change after it.
+
+        Args:
+            epoch: draws and order are its own.
+            first_step: the first that is given.
+            rides: as ``EpochPlan.rides``; without ``labels`` the label grids are None.
+            keep: another epoch follows: the workers wait for it, if this one is taken to its end. They change nothing
+                but the time.
 
         Raises:
             UnreadableImage: a photo that was fine in the scan cannot be read now.
             WorkerLost: a loader process was killed; names the picture that it was reading.
             LoaderError: no file or no shared memory is left.
+            InputError: an artefact of ``rides`` is not there, or of other photos.
         """
+        names = tuple(name for name in rides if name != "labels")
+        self._check_artefacts(names)
         share = self.batch_size // self.world
-        starts = [
-            step * self.batch_size + self.rank * share + m
-            for step in range(first_step, self.steps_per_epoch)
-            for m in range(0, share, self.micro_batch)
-        ]
-        work = _MicroBatches(self, epoch, self.open_masks if "labels" in rides else None)
-        watch = WorkerWatch(work.board, self.images.name, self.shared_bytes)
-        step: list[Batch] = []
-        with watch.over(lambda: self._loader(work, starts)):
-            try:
-                for _ in starts:
-                    result = watch.next()
+        open_masks = self.open_masks if "labels" in rides else None
+        order = self.order(epoch)
+        self._calls += 1
+        tasks = []
+        for step in range(first_step, self.steps_per_epoch):
+            for m in range(0, share, self.micro_batch):
+                start = step * self.batch_size + self.rank * share + m
+                indices = order[start : start + self.micro_batch]
+                tasks.append(Task(self._calls, epoch, start % self.batch_size, indices, open_masks, names))
+        crew, self._crew = self._crew or _Crew(self), None
+        taken, step_batches = 0, []
+        try:
+            with crew.watch.over(partial(crew.start, tasks)):
+                for _ in tasks:
+                    result = crew.watch.next()
                     if isinstance(result, Failure):
                         raise result.error
-                    step.append(result)
-                    if len(step) == share // self.micro_batch:
-                        yield step
-                        step = []
-            except UserError as error:
-                error.reports_itself = True  # of this process's photos: the others do not have it
-                raise
+                    taken += 1
+                    step_batches.append(result)
+                    if len(step_batches) == share // self.micro_batch:
+                        yield step_batches
+                        step_batches = []
+        except UserError as error:
+            error.reports_itself = True  # of this process's photos: the others do not have it
+            raise
+        finally:
+            if keep and self.workers and taken == len(tasks):
+                self._crew = crew
+            else:
+                crew.end()
 
-    def _loader(self, work: _MicroBatches, starts: list[int]) -> Iterator[Batch | Failure | Parcel]:
-        with warnings.catch_warnings():
-            # More workers than cores are the user's choice. Python 3.12 warns of every fork of a process with threads;
-            # the workers use none of them.
-            warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
-            warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork", category=DeprecationWarning)
-            loader: DataLoader[Batch | Failure | Parcel] = DataLoader(
+
+@final
+class _Crew:
+    """The workers of a loader, for one epoch after another."""
+
+    def __init__(self, batches: Batches) -> None:
+        work = MicroBatches(batches)
+        self.watch = WorkerWatch(work.board, batches.images.name, batches.shared_bytes)
+        self._tasks: list[Task] = []
+        self._loader: DataLoader[Batch | Failure | Parcel] | None
+        with _quiet():
+            self._loader = DataLoader(
                 work,
                 batch_size=None,
-                sampler=starts,
-                num_workers=self.workers,
-                prefetch_factor=PREFETCH if self.workers else None,
+                sampler=self._tasks,
+                num_workers=batches.workers,
+                prefetch_factor=PREFETCH if batches.workers else None,
+                persistent_workers=batches.workers > 0,
                 collate_fn=_as_it_is,
                 worker_init_fn=partial(_start_worker, work.board),
                 pin_memory=torch.cuda.is_available(),
                 generator=torch.Generator(),  # else it draws from the global one, and a resumed run would differ
             )
-            return iter(loader)
+
+    def start(self, tasks: list[Task]) -> Iterator[Batch | Failure | Parcel]:
+        """The results of these tasks, in their order."""
+        assert self._loader is not None
+        self._tasks[:] = tasks
+        with _quiet():
+            return iter(self._loader)
+
+    def end(self) -> None:
+        """The workers end: torch's do where nobody holds the loader."""
+        self._loader = None
 
 
-class _MicroBatches(Dataset["Batch | Failure | Parcel"]):
-    """Micro-batches of one epoch by the position of their first image in the epoch."""
-
-    def __init__(self, batches: Batches, epoch: int, open_masks: Callable[[], Masks] | None) -> None:
-        self.images = batches.images
-        self.spec = batches.spec
-        self.seed = batches.seed
-        self.epoch = epoch
-        self.order = batches.order(epoch)
-        self.count = batches.micro_batch
-        self.batch_size = batches.batch_size
-        self.open_masks = open_masks
-        self.shared_bytes = batches.shared_bytes
-        self.board = Board(batches.workers)
-        self._masks: Masks | None = None  # opened where it is read: an open file does not travel between processes
-
-    def __getitem__(self, start: int) -> Batch | Failure | Parcel:
-        packed = get_worker_info() is not None
-        try:
-            batch = self._make(start)
-            return Parcel(batch) if packed else batch
-        except Exception as error:
-            failure = Failure(error, self.shared_bytes)
-            return Parcel(failure) if packed else failure
-
-    def _make(self, start: int) -> Batch:
-        if self._masks is None and self.open_masks is not None:
-            self._masks = self.open_masks()
-            if len(self._masks) != len(self.images):
-                raise InputError(
-                    f"the masks are of {len(self._masks)} images, the photos are {len(self.images)}. "
-                    "Make the masks anew from these photos."
-                )
-        masks = self._masks
-        indices = self.order[start : start + self.count]
-        shared = get_worker_info() is not None
-        pixels = [self._empty(crop.size or self.spec.size, shared) for crop in self.spec.crops]
-        arrays = [tensor.numpy() for tensor in pixels]
-        made = []
-        for b, index in enumerate(indices.tolist()):
-            rng = numpy_generator(self.seed, "sample", self.epoch, index)
-            with self.board.reading(index):
-                label_map = None if masks is None else masks[index]
-                made.append(make_views(self.images.read(index), label_map, self.spec, rng, into=[a[b] for a in arrays]))
-        views = []
-        for v, tensor in enumerate(pixels):
-            geometry = ViewGeometry.stack([sample[v].geometry for sample, _ in made])
-            grids = [sample[v].labels for sample, _ in made]
-            labels = None if masks is None else torch.from_numpy(np.stack([g for g in grids if g is not None]))
-            views.append(View(tensor, geometry, labels))
-        return Batch(
-            views=tuple(views),
-            indices=torch.from_numpy(indices.astype(np.int64)),
-            first=start % self.batch_size,
-            label_order=torch.from_numpy(np.stack([order for _, order in made])),
-            void=None if masks is None else masks.void,
-        )
-
-    def _empty(self, size: int, shared: bool) -> torch.Tensor:
-        """uint8 (count, 3, size, size); in a worker already where the main process can see it, which saves a copy."""
-        tensor = torch.empty(self.count, 3, size, size, dtype=torch.uint8)
-        if shared:
-            tensor.share_memory_()  # type: ignore[no-untyped-call]
-        return tensor
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """More workers than cores are the user's choice. Python 3.12 warns of every fork of a process with threads; the
+    workers use none of them.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
+        warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork", category=DeprecationWarning)
+        yield
 
 
 def _as_it_is(item: Any) -> Any:

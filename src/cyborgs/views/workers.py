@@ -28,6 +28,9 @@ from cyborgs.views.shared_memory import LoaderError, shared_memory_advice
 PREFETCH = 2
 """Micro-batches that a worker makes ahead."""
 
+LARGE = 1 << 20
+"""Bytes from which a tensor travels in shared memory though it was not made there."""
+
 RESUME = "The run goes on from its last checkpoint with --resume."
 
 
@@ -93,7 +96,7 @@ class _Pickler(ForkingPickler):
     """Pixels stay where they are, in shared memory; what is small travels by value and costs no open file."""
 
     def reducer_override(self, item: Any) -> Any:
-        if isinstance(item, Tensor) and not item.is_shared():  # type: ignore[no-untyped-call]
+        if isinstance(item, Tensor) and item.nbytes < LARGE and not item.is_shared():  # type: ignore[no-untyped-call]
             return torch.from_numpy, (item.numpy(),)
         return NotImplemented
 
@@ -170,18 +173,27 @@ class WorkerWatch:
 
     @contextmanager
     def over(self, start: Callable[[], Iterator[Any]]) -> Iterator[None]:
-        """Start the loader and watch it; afterwards its workers end."""
+        """Start the loader, or its next epoch, and watch it until the body ends.
+
+        Raises:
+            WorkerLost: a worker that waited for this epoch is gone.
+        """
         handler = signal.getsignal(signal.SIGCHLD) if _can_handle() else None
         before = set(multiprocessing.active_children())
-        self._results = start()
-        self._workers = [p for p in multiprocessing.active_children() if p not in before]
-        watching = handler is not None and bool(self._workers)
-        if watching:
-            signal.signal(signal.SIGCHLD, self._on_signal)
+        watching = False
         try:
+            if self._workers and handler is not None:
+                signal.signal(signal.SIGCHLD, self._on_signal)
+                watching = True
+            self._results = self._guarded(start)
+            if not self._workers:
+                self._workers = [p for p in multiprocessing.active_children() if p not in before]
+            if self._workers and handler is not None:  # torch has set its own
+                signal.signal(signal.SIGCHLD, self._on_signal)
+                watching = True
             yield
         finally:
-            self._results = iter(())  # torch's ends the workers when nobody holds it
+            self._results = iter(())
             if watching and _can_handle():
                 signal.signal(signal.SIGCHLD, handler)
 
@@ -199,12 +211,19 @@ class WorkerWatch:
             WorkerLost: a worker is gone.
             LoaderError: no file or no shared memory is left.
         """
+        return self._guarded(self._next)
+
+    def _next(self) -> Any:
+        result = next(self._results)
+        return result.open() if isinstance(result, Parcel) else result
+
+    def _guarded(self, work: Callable[[], Any]) -> Any:
+        """Wait for what the workers do."""
         try:
             self._waiting = True
             if self._ended():
                 raise _Ended
-            result = next(self._results)
-            return result.open() if isinstance(result, Parcel) else result
+            return work()
         except StopIteration:
             raise
         except Exception as error:

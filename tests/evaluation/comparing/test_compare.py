@@ -183,7 +183,7 @@ def test_the_curve_of_a_run(tmp_path: Path) -> None:
     assert values[0] < values[-1]
     document = json.loads((tmp_path / "out/curve.json").read_text())
     assert [(p["protocol"], p["epoch"]) for p in document["points"]] == [(n, e) for e in epochs for n in names]
-    assert [p["value"] for p in document["points"][::2]] == [found["knn"].value(str(e)).value for e in epochs]
+    assert [p["value"] for p in document["points"][::2]] == [found["knn"].value(f"epoch {e}").value for e in epochs]
     assert Image.open(io.BytesIO((tmp_path / "out/curve.png").read_bytes())).height > 600
     assert tables.of_curve(found)[1][:3] == ["0", "knn", "top-1 accuracy"]
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from cyborgs.errors import UserError
-from cyborgs.evaluation.dense.linear import Probe, ProbeSettings, cell_labels, linear_segmentation
+from cyborgs.evaluation.dense.linear import Probe, ProbeSettings, cell_labels, linear_segmentation, maps_of_both
 from cyborgs.evaluation.sets.pixel_sets import PixelSet, read_list
 from cyborgs.features.extraction import Whitening, resize
 from tests.features.fakes import FakeBackbone, blocks
@@ -36,49 +36,39 @@ def sets(tmp_path_factory):
 def test_it_learns_what_is_linear_and_not_what_is_not(sets):
     train, val = sets
     progress = []
-    results = linear_segmentation(
-        FakeBackbone(),
-        train,
-        val,
-        layers=[["layer2"], ["layer4"], ["layer2", "layer3", "layer4"]],
-        settings=ProbeSettings(min_steps=60),
-        progress=lambda *a: progress.append(a),
+    maps = maps_of_both(
+        FakeBackbone(), train, val, ["layer2", "layer3", "layer4"], 0, progress=lambda *a: progress.append(a)
     )
-    by = {r.layers: r for r in results}
-    assert by[("layer2",)].miou > 0.85
-    assert by[("layer4",)].miou < 0.6  # cells of 32 pixels cannot draw blocks of 16
-    assert by[("layer2", "layer3", "layer4")].miou > 0.85
-    assert by[("layer2",)].train_photos == 10
-    assert by[("layer2",)].val_photos == 4
     assert progress == [(n, 14) for n in range(1, 15)]
+
+    def probed(*layers):
+        options = {"settings": ProbeSettings(min_steps=60), "maps": maps}
+        return linear_segmentation(FakeBackbone(), train, val, layers=layers, **options)
+
+    fine = probed("layer2")
+    assert fine.miou > 0.85
+    assert (fine.train_photos, fine.val_photos) == (10, 4)
+    assert probed("layer4").miou < 0.6  # cells of 32 pixels cannot draw blocks of 16
+    assert probed("layer2", "layer3", "layer4").miou > 0.85
 
 
 def test_deterministic_by_seed(sets):
     train, val = sets
-    runs = [
-        linear_segmentation(
-            FakeBackbone(), train, val, layers=[["layer2"]], seeds=(0, 1), settings=ProbeSettings(epochs=2, min_steps=0)
-        )
-        for _ in range(2)
-    ]
-    assert runs[0] == runs[1]
-    assert [r.seed for r in runs[0]] == [0, 1]
-    assert runs[0][0].train_loss != runs[0][1].train_loss
-
-
-def test_features_are_computed_once_for_all_probes_and_seeds(sets):
-    train, val = sets
-    backbone = FakeBackbone()
-    one = ProbeSettings(epochs=1, min_steps=0)
-    linear_segmentation(backbone, train, val, layers=[["layer2"], ["layer3"]], seeds=(0, 1, 2), settings=one)
-    assert backbone.calls == 4  # two sizes in each set
+    one = ProbeSettings(epochs=2, min_steps=0)
+    first, again, other = (
+        linear_segmentation(FakeBackbone(), train, val, layers=["layer2"], seed=seed, settings=one)
+        for seed in (0, 0, 1)
+    )
+    assert first == again
+    assert other.seed == 1
+    assert first.train_loss != other.train_loss
 
 
 def test_result_as_json(sets):
     train, val = sets
     one_class = val.part([0])
-    [result] = linear_segmentation(
-        FakeBackbone(), train, one_class, layers=[["layer2"]], settings=ProbeSettings(epochs=1, min_steps=0)
+    result = linear_segmentation(
+        FakeBackbone(), train, one_class, layers=["layer2"], settings=ProbeSettings(epochs=1, min_steps=0)
     )
     told = result.as_dict()
     assert told["settings"]["epochs"] == 1
@@ -130,18 +120,18 @@ def test_cell_labels_are_majorities():
 
 def test_refusals(sets, tmp_path):
     train, val = sets
-    with pytest.raises(ValueError, match="at least one layer"):
+    with pytest.raises(ValueError, match="at least one"):
         linear_segmentation(FakeBackbone(), train, val, layers=[])
     with pytest.raises(ValueError, match="classes"):
-        linear_segmentation(FakeBackbone(), train, replace(val, classes=5), layers=[["layer2"]])
+        linear_segmentation(FakeBackbone(), train, replace(val, classes=5), layers=["layer2"])
     swapped = replace(val.part([0, 1]), labels=np.array([1, 0]))
     backbone = FakeBackbone()
     with pytest.raises(UserError, match=r"p0\.png has 128 x 96 pixels.*t1\.png has 112 x 80"):
-        linear_segmentation(backbone, train, swapped, layers=[["layer2"]])
+        linear_segmentation(backbone, train, swapped, layers=["layer2"])
     backbone = FakeBackbone()
     low = replace(train, classes=3)
     with pytest.raises(UserError, match="holds label 3"):
-        linear_segmentation(backbone, low, low, layers=[["layer2"]])
+        linear_segmentation(backbone, low, low, layers=["layer2"])
     assert backbone.calls == 0
     with pytest.raises(ValueError, match="above 0"):
         ProbeSettings(epochs=0)

@@ -16,8 +16,9 @@ import pytest
 import torch
 
 from cyborgs.errors import UserError
-from cyborgs.evaluation.contract import Context, Data, Result, interval
+from cyborgs.evaluation.contract import Context, Data, Result
 from cyborgs.evaluation.protocols.protocol import entry, module, settings_of
+from cyborgs.metrics.intervals import figure_interval
 from cyborgs.models.backbone import Backbone
 from cyborgs.models.config import BackboneConfig
 
@@ -119,7 +120,7 @@ class ProtocolContract:
         n = len(result.judged)
         assert n == result.counts["test"]
         assert result.judged.score(np.ones(n, np.int64)) == pytest.approx(result.value, abs=1e-12)
-        found = interval(result.judged, draws=20)
+        (found,) = figure_interval(lambda w: np.array([result.judged.score(w)]), n, draws=20)
         assert found.value == pytest.approx(result.value, abs=1e-12)
         assert math.isnan(found.low) or found.low <= found.high
 

@@ -145,7 +145,7 @@ class Recorded:
         self.calls: list[tuple[Point, set[Path], tuple[Path, ...]]] = []
 
     def __call__(self, backbone, train: Classified, judged, point: Point, settings, context):
-        self.calls.append((point, set(train.photos), tuple(judged)))
+        self.calls.append((point, set(train.photos.paths), judged.paths))
         if self.right[point] < 0:
             raise LossError(f"not finite at {point}")
         classes = [("blue", "green", "red").index(p.parent.name) for p in judged]
@@ -182,7 +182,7 @@ def test_chosen_on_a_tenth_and_trained_on_all(folders: str, monkeypatch: pytest.
     monkeypatch.setattr(classification, "trained", training)
     result = run(folders, replace(GRID, choose_on="train-tenth"))
     data = open_data(folders, GRID, 0)
-    everything, test = set(data.train.photos), data.test.photos
+    everything, test = set(data.train.photos.paths), data.test.photos.paths
     for _, train, judged in training.calls[:4]:
         assert len(judged) == 3  # a tenth of 6, at least one, of each class
         assert {p.parent.name for p in judged} == {"blue", "green", "red"}
@@ -248,7 +248,7 @@ def listed(where: str, path: Path, *names: str) -> Any:
 def test_the_published_lists(tmp_path: Path) -> None:
     where, path = imagenet(tmp_path / "imagenet"), tmp_path / "1percent.txt"
     data = listed(where, path, "n01_2.JPEG", "n02_0.JPEG", "n02_3.JPEG")
-    assert [p.name for p in data.train.photos] == ["n01_2.JPEG", "n02_0.JPEG", "n02_3.JPEG"]
+    assert [p.name for p in data.train.photos.paths] == ["n01_2.JPEG", "n02_0.JPEG", "n02_3.JPEG"]
     assert data.train.labels.tolist() == [0, 1, 1]
     assert data.counts["skipped: train, not in the list"] == 5
     assert listed(where, path, "n01/n01_2.JPEG", "n02/n02_0.JPEG").train.labels.tolist() == [0, 1]

@@ -16,8 +16,9 @@ from cyborgs.errors import UserError
 from cyborgs.evaluation.contract import Context
 from cyborgs.evaluation.dense.linear import cell_labels
 from cyborgs.evaluation.protocols import clustering
-from cyborgs.evaluation.protocols.clustering import ClusterCounts, Cropped
+from cyborgs.evaluation.protocols.clustering import Cropped
 from cyborgs.evaluation.settings.pixels import ClusteringSettings
+from cyborgs.metrics.judged import PixelCounts
 from cyborgs.metrics.segmentation import class_scores, confusion, hungarian_scores, majority_scores
 from cyborgs.models.backbone import Backbone
 from tests.evaluation.protocols.contract import ProtocolContract, make_backbone, make_pixels
@@ -60,7 +61,9 @@ def test_all_numbers_of_clusters_as_written_out(tmp_path: Path, joined: int) -> 
 
     cells = torch.cat([unit_cells(backbone, train.read(i), settings.layers).flatten(1).T for i in range(6)])
     for k in settings.clusters:
-        centroids = clustering.cluster_cells(cells, k, seed=0, restarts=5)[0]
+        centroids = clustering.cluster_cells([cells], [k], layers=settings.layers, iterations=20, restarts=5)[
+            k
+        ].centroids
         counts = []
         for photos, n in ((test, 4), (train, 6)):
             total = np.zeros((k, 3), np.int64)
@@ -149,14 +152,6 @@ def test_colours_are_clustered(tmp_path: Path) -> None:
     assert result.settings["clusters"] == [3]
 
 
-def test_maps_that_are_not_kept_are_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = replace(SETTINGS, **layers())
-    data = clustering.open_data(str(make_pixels(tmp_path / "set")), settings, 0)
-    wanted = clustering.evaluate(make_backbone(), data, settings, Context()).figures
-    monkeypatch.setattr(clustering, "KEPT", 20_000)
-    assert clustering.evaluate(make_backbone(), data, settings, Context()).figures == wanted
-
-
 def test_a_probe_that_cannot_hold_all_maps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = replace(SETTINGS, clusters=(3,), linear=True, linear_epochs=1)
     data = clustering.open_data(str(make_pixels(tmp_path / "set")), settings, 0)
@@ -182,10 +177,8 @@ def test_the_middle_square(tmp_path: Path) -> None:
 
 
 def test_a_draw_is_matched_anew() -> None:
-    from scipy import sparse
-
     photos = np.array([[[5, 0], [0, 5]], [[0, 9], [9, 0]]])  # the second names its clusters the other way round
-    judged = ClusterCounts(sparse.csr_matrix(photos.reshape(2, 4)), (2, 2), None)
+    judged = PixelCounts(list(photos), hungarian_scores)
     assert judged.score(np.array([1, 0])) == judged.score(np.array([0, 2])) == 1
     assert judged.score(np.array([1, 1])) == pytest.approx(hungarian_scores(photos.sum(axis=0)).miou)
     assert judged.score(np.array([1, 1])) < 1
@@ -194,5 +187,5 @@ def test_a_draw_is_matched_anew() -> None:
 def test_more_clusters_than_cells(tmp_path: Path) -> None:
     settings = replace(SETTINGS, clusters=(100,), side=32)
     data = clustering.open_data(str(make_pixels(tmp_path / "set")), settings, 0)
-    with pytest.raises(UserError, match="100 are wanted of 6 cells"):
+    with pytest.raises(UserError, match="100 were asked for, but the photos have 6 cells"):
         clustering.evaluate(make_backbone(), data, settings, Context())

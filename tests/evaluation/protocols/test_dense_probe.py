@@ -31,8 +31,8 @@ def test_it_is_the_probe(tmp_path: Path) -> None:
     result = dense_probe.evaluate(make_backbone(), data, SETTINGS, Context(seed=3))
     backbone = make_backbone()
     probe = ProbeSettings(epochs=2, min_steps=10)
-    (found,) = linear_segmentation(
-        backbone, data.train, data.test, layers=[compared_layers(backbone)], seeds=(3,), settings=probe
+    found = linear_segmentation(
+        backbone, data.train, data.test, layers=compared_layers(backbone), seed=3, settings=probe
     )
     figures = dict(result.figures)
     assert figures.pop("miou_all_seen") == miou_all_seen(np.sum(found.counts, axis=0)) <= found.miou

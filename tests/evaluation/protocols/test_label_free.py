@@ -12,10 +12,10 @@ import torch
 
 from cyborgs.errors import UserError
 from cyborgs.evaluation.contract import Context
-from cyborgs.evaluation.photos.colour_order import colour_doubt
 from cyborgs.evaluation.protocols import knn, label_free
 from cyborgs.evaluation.settings.photos import KnnSettings, LabelFreeSettings
 from cyborgs.features.cache import Extraction, extract
+from cyborgs.features.colour_order import colour_doubt
 from cyborgs.features.transforms import Drawn, Square
 from cyborgs.metrics.judged import Pairs
 from tests.conftest import make_photos
@@ -37,7 +37,7 @@ def test_figures_are_loops_over_pairs(tmp_path: Path) -> None:
     backbone = make_backbone()
 
     def unit(transform: Square | Drawn) -> np.ndarray:
-        rows = extract(backbone, data.test.photos, Extraction(backbone.layers[-1], transform)).astype(np.float64)
+        rows = extract(backbone, data.test, Extraction(backbone.layers[-1], transform)).astype(np.float64)
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
     x, crops = unit(Square(32)), unit(Drawn(32, 0))
@@ -71,7 +71,7 @@ def test_the_same_figures_as_beside_the_vote(tmp_path: Path) -> None:
     voted = KnnSettings(neighbours=(3,), size=32)
     classes = knn.open_data(str(make_classes(tmp_path / "set")), voted, 0)
     wanted = knn.evaluate(make_backbone(), classes, voted, Context()).figures
-    (tmp_path / "list.txt").write_text("\n".join(map(str, classes.test.photos)))
+    (tmp_path / "list.txt").write_text("\n".join(map(str, classes.test.photos.paths)))
     data = label_free.open_data(str(tmp_path / "list.txt"), SETTINGS, 0)
     found = label_free.evaluate(make_backbone(), data, SETTINGS, Context()).figures
     for name in ("alignment", "uniformity", "effective_rank"):
@@ -96,7 +96,7 @@ def test_collapse_and_a_share_of_no_labels_are_told(tmp_path: Path) -> None:
 def test_which_photos(tmp_path: Path) -> None:
     folder = make_photos(tmp_path / "set", 12)
     (folder / "notes.md").write_text("no photo")
-    few = [label_free.open_data(str(folder), replace(SETTINGS, images=n), 1).test.photos for n in (4, 9, 12, 4)]
+    few = [label_free.open_data(str(folder), replace(SETTINGS, images=n), 1).test.paths for n in (4, 9, 12, 4)]
     assert set(few[0]) < set(few[1]) < set(few[2])
     assert few[0] == few[3]
     assert label_free.open_data(str(folder), SETTINGS, 0).counts["skipped: files that are no photos"] == 1
@@ -123,8 +123,6 @@ def test_refusals(tmp_path: Path) -> None:
 def test_colours_are_doubted_of_photos_that_are_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = label_free.open_data(str(make_photos(tmp_path / "set", 4)), SETTINGS, 0)
     seen = []
-    monkeypatch.setattr(
-        "cyborgs.evaluation.photos.colour_order.colour_warning", lambda backbone, photos: seen.extend(photos)
-    )
+    monkeypatch.setattr("cyborgs.features.colour_order.colour_warning", lambda backbone, photos: seen.extend(photos))
     colour_doubt(make_backbone(), data)
     assert [photo.shape for photo in seen] == [data.test.read(i).shape for i in range(4)]

@@ -9,11 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from benchmarks.studies.voc_from_coco import write_folder
 
-from cyborgs.evaluation.contract import Context, Result, interval
+from cyborgs.evaluation.contract import Context, Result
 from cyborgs.evaluation.protocols.protocol import entry, module, settings_of
+from cyborgs.metrics.intervals import figure_interval
 from tests.evaluation.protocols.contract import make_backbone
 
 pytestmark = pytest.mark.slow
@@ -40,7 +42,7 @@ def judged(name: str, data: Path, cache: Path, **changes: Any) -> Result:
     opened = opener.open_data(str(data), settings, 0, entry(name).data_set)
     result = module(name).evaluate(make_backbone("resnet18"), opened, settings, Context(cache=cache))
     assert 0 < result.value < 1
-    found = interval(result.judged, draws=50)
+    (found,) = figure_interval(lambda w: np.array([result.judged.score(w)]), len(result.judged), draws=50)
     assert found.low <= found.high
     return result
 

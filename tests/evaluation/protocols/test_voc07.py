@@ -58,7 +58,7 @@ def test_each_step_as_written_out(data: VocData, variant: str) -> None:
         x = np.stack([m[:, y : y + 6, x : x + 6].mean(axis=(1, 2)) for y in (0, 1) for x in (0, 1)], 1).ravel()
         return x / (np.linalg.norm(x) + 1e-5)
 
-    train, test = (np.stack([feature(p) for p in part.photos]) for part in (data.train, data.test))
+    train, test = (np.stack([feature(p) for p in part.photos.paths]) for part in (data.train, data.test))
     aps = []
     for name in KNOWN:
         c = CLASSES.index(name)

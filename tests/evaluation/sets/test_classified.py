@@ -95,7 +95,7 @@ def test_halves_are_stratified_drawn_from_the_seed_and_said(tmp_path):
     folders(tmp_path, {"a": 9, "b": 4})
     data = open_folders(str(tmp_path), 3)
     assert (by_class(data, "train"), by_class(data, "test")) == ({"a": 5, "b": 2}, {"a": 4, "b": 2})
-    assert not set(data.train.photos) & set(data.test.photos)
+    assert not set(data.train.photos.paths) & set(data.test.photos.paths)
     assert "halves of each class, drawn from seed 3" in data.notes[0]
     again, other = open_folders(str(tmp_path), 3), open_folders(str(tmp_path), 4)
     assert data.train.photos == again.train.photos != other.train.photos
@@ -118,9 +118,9 @@ def test_shares_are_stratified_nested_and_have_every_class(tmp_path):
     for share in (0.01, 0.05, 0.25, 0.5, 1.0):
         part = data.share(share, 7)
         sizes[share] = np.bincount(part.labels, minlength=3).tolist()
-        assert before <= set(part.photos)
-        before = set(part.photos)
-        assert [p.parent.name for p in part.photos] == [part.classes[c] for c in part.labels]
+        assert before <= set(part.photos.paths)
+        before = set(part.photos.paths)
+        assert [p.parent.name for p in part.photos.paths] == [part.classes[c] for c in part.labels]
     assert sizes == {0.01: [1, 1, 1], 0.05: [2, 1, 1], 0.25: [10, 3, 1], 0.5: [20, 5, 1], 1.0: [40, 10, 1]}
     assert data.share(0.25, 7).photos == data.share(0.25, 7).photos != data.share(0.25, 8).photos
     for share in (0, 1.5, float("nan")):

@@ -6,11 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from cyborgs.data.decode import decode
 from cyborgs.errors import UserError
-from cyborgs.evaluation.sets.pixel_checks import displayed_size
 from tests.evaluation.sets.test_pixel_sets import A, B, labels, opened, pairs, photo
 
 VOID = [[255] * 3] * 2
@@ -128,24 +125,3 @@ def test_shares_keep_every_class(tmp_path):
         assert len(few) == 6
         assert {int(c) for i in range(6) for c in np.unique(few.truth(i))} >= set(range(6))
     assert data.share(0.15, 0).photos != data.share(0.15, 1).photos
-
-
-def test_turned_photos_are_compared_as_displayed(tmp_path):
-    picture = Image.new("RGB", (4, 2))
-    exif = picture.getexif()
-    exif[0x0112] = 6
-    picture.save(tmp_path / "x.jpg", exif=exif)
-    picture.save(tmp_path / "x.png", exif=exif)
-    for name in ("x.jpg", "x.png"):
-        assert displayed_size(tmp_path / name) == (4, 2)  # 2 wide and 4 high once turned
-        assert decode((tmp_path / name).read_bytes(), name).shape == (4, 2, 3)
-    Image.new("RGB", (4, 2)).save(tmp_path / "x.tif", tiffinfo={0x0112: 6})
-    assert displayed_size(tmp_path / "x.tif") == (4, 2)
-    assert decode((tmp_path / "x.tif").read_bytes(), "x.tif").shape == (4, 2, 3)
-    photo(tmp_path / "y.tif", (4, 2))
-    assert displayed_size(tmp_path / "y.tif") == (2, 4)
-    photo(tmp_path / "y.png", (4, 2))
-    assert displayed_size(tmp_path / "y.png") == (2, 4)
-    (tmp_path / "z.png").write_bytes(b"x")
-    with pytest.raises(UserError, match=r"z\.png: no readable picture"):
-        displayed_size(tmp_path / "z.png")

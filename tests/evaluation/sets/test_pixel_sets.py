@@ -250,9 +250,9 @@ def test_draws_and_shares_are_nested(tmp_path):
     data = opened(tmp_path, images=10, test_images=3)
     assert (len(data.train), len(data.test)) == (10, 3)
     assert data.left_out == {"train photos that were not drawn": 10, "test photos that were not drawn": 5}
-    assert set(opened(tmp_path, images=4).train.photos) < set(data.train.photos)
+    assert set(opened(tmp_path, images=4).train.photos.paths) < set(data.train.photos.paths)
     assert opened(tmp_path, images=10, seed=1).train.photos != data.train.photos
-    parts = [set(data.share(share, 5).photos) for share in (0.01, 0.25, 0.5, 1.0)]
+    parts = [set(data.share(share, 5).photos.paths) for share in (0.01, 0.25, 0.5, 1.0)]
     assert [len(p) for p in parts] == [1, 3, 5, 10]
     assert parts[0] < parts[1] < parts[2] < parts[3]
     assert data.fingerprint == opened(tmp_path, images=10, test_images=3).fingerprint

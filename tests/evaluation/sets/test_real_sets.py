@@ -45,7 +45,7 @@ def test_caltech(unpacked):
     assert data.counts == {"train": 894, "test": 417, "classes": 30}
     for part, photos in (("train", data.train), ("test", data.test)):
         listed = (root / f"{part}.txt").read_text().split()
-        assert [f"{p.parent.name}/{p.name}" for p in photos.photos] == listed
+        assert [f"{p.parent.name}/{p.name}" for p in photos.photos.paths] == listed
         assert [photos.classes[c] for c in photos.labels] == [name.split("/")[0] for name in listed]
 
 

@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cyborgs.data.images import PhotoFiles
 from cyborgs.errors import UserError
 from cyborgs.evaluation.sets.splits import balanced_order, fingerprint, first_of, part_of, stratified
 
@@ -95,12 +96,12 @@ def test_fingerprints_know_names_sizes_parts_and_what_else_is_said(tmp_path, mon
         for name in names:
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_bytes(content)
-        return fingerprint({part: [tmp_path / name for name in names]}, more)
+        return fingerprint({part: PhotoFiles(tuple(tmp_path / name for name in names))}, more)
 
     first = of("x/a/1.png", "x/b/2.png")
     assert first == of("elsewhere/y/a/1.png", "elsewhere/y/b/2.png")
     monkeypatch.chdir(tmp_path / "x")
-    assert first == fingerprint({"train": [Path("a/1.png"), Path("b/2.png")]}, ["a"])
+    assert first == fingerprint({"train": PhotoFiles((Path("a/1.png"), Path("b/2.png")))}, ["a"])
     others = [
         of("x/a/1.png", "x/b/3.png"),
         of("x/b/2.png", "x/a/1.png"),
@@ -109,7 +110,7 @@ def test_fingerprints_know_names_sizes_parts_and_what_else_is_said(tmp_path, mon
         of("x/a/1.png", "x/b/2.png", content=b"edited"),
     ]
     assert len({first, *others}) == 6
-    assert fingerprint({"train": []}, []) == fingerprint({"train": []}, [])
+    assert fingerprint({"train": PhotoFiles(())}, []) == fingerprint({"train": PhotoFiles(())}, [])
 
 
 def test_fingerprints_know_the_bytes_of_labels(tmp_path):
@@ -119,7 +120,7 @@ def test_fingerprints_know_the_bytes_of_labels(tmp_path):
         path.write_bytes(b"0123")
 
     def now():
-        return fingerprint({"train": [photo]}, [], {"train labels": [label]})
+        return fingerprint({"train": PhotoFiles((photo,))}, [], {"train labels": [label]})
 
     first = now()
     label.write_bytes(b"0124")  # of the same size

@@ -30,7 +30,7 @@ def test_devkit_year_and_above_are_the_same(root: Path) -> None:
     assert len({data.fingerprint for data in found}) == 1
     data = found[0]
     assert data.counts == {"train": 18, "test": 9}
-    assert data.train.photos[0] == root / "VOC2007/JPEGImages/000000.jpg"
+    assert data.train.photos.paths[0] == root / "VOC2007/JPEGImages/000000.jpg"
     assert data.train.labels.shape == (18, 20)
     assert set(np.unique(data.train.labels)) == {-1, 0, 1}
     for c, name in enumerate(CLASSES):
@@ -48,8 +48,8 @@ def test_some_are_drawn_by_the_seed(root: Path) -> None:
         "skipped: test, not drawn": 4,
     }
     whole = open_voc(str(root), 0, 0)
-    rows = dict(zip(whole.train.photos, whole.train.labels, strict=True))
-    for photo, row in zip(data.train.photos, data.train.labels, strict=True):
+    rows = dict(zip(whole.train.photos.paths, whole.train.labels, strict=True))
+    for photo, row in zip(data.train.photos.paths, data.train.labels, strict=True):
         assert np.array_equal(rows[photo], row)
     assert open_voc(str(root), 5, 0).fingerprint == data.fingerprint
     assert open_voc(str(root), 5, 1).fingerprint != data.fingerprint

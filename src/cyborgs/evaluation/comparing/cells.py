@@ -18,6 +18,7 @@ from cyborgs.evaluation.contract import Context, Data
 from cyborgs.evaluation.protocols import protocol as protocols
 from cyborgs.evaluation.protocols.catalogue import Settings
 from cyborgs.files import make_folder, write_bytes
+from cyborgs.metrics.figures import plain
 from cyborgs.metrics.intervals import weights
 from cyborgs.models.backbone import Backbone
 from cyborgs.models.weights import weights_hash
@@ -128,21 +129,6 @@ def chosen(cell: Cell, settings: Settings) -> dict[str, Any]:
     asked = json.loads(json.dumps(asdict(settings)))
     used = json.loads(json.dumps(plain(cell.settings)))
     return {name: value for name, value in used.items() if name not in asked or asked[name] != value}
-
-
-def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Figures for people and programs; one that is not defined is null."""
-    text = json.dumps(plain(document), indent=1, allow_nan=False) + "\n"
-    write_bytes(path, text.encode("utf-8", "backslashreplace"))
-
-
-def plain(value: Any) -> Any:
-    """JSON has no NaN: a figure that is not defined is null."""
-    if isinstance(value, Mapping):
-        return {k: plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _numbers(value: Any) -> Any:

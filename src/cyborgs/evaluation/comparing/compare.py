@@ -148,6 +148,11 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
     return short if len(set(short.values())) == len(names) else {name: name for name in names}
 
 
+def epoch_of(backbone: str) -> int:
+    """Of a checkpoint that is called ``epoch 5``, as those of a curve are."""
+    return int(backbone.removeprefix("epoch "))
+
+
 def _points(value: float) -> str:
     return f"{abs(100 * value):.1f}"
 

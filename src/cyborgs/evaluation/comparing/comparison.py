@@ -9,13 +9,14 @@ from typing import Any
 
 from cyborgs.errors import UserError, printable
 from cyborgs.evaluation.comparing import pictures, tables
-from cyborgs.evaluation.comparing.cells import chosen, write_json
+from cyborgs.evaluation.comparing.cells import chosen
 from cyborgs.evaluation.comparing.compare import Compared, check_seeds, check_shares, sentence
 from cyborgs.evaluation.comparing.task import Opener, measured, open_task
-from cyborgs.evaluation.photos.colour_order import colour_doubt
 from cyborgs.evaluation.protocols.catalogue import DEFAULT_PRESET, Preset, Settings
 from cyborgs.evaluation.sets.layouts import guess_protocol
+from cyborgs.features.colour_order import colour_doubt
 from cyborgs.files import make_folder, write_bytes
+from cyborgs.metrics.figures import write_json
 from cyborgs.runs import recipe_file
 
 

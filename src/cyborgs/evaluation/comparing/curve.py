@@ -9,11 +9,11 @@ from typing import Any, Final
 
 from cyborgs.errors import UserError, printable
 from cyborgs.evaluation.comparing import pictures, tables
-from cyborgs.evaluation.comparing.cells import write_json
-from cyborgs.evaluation.comparing.compare import Compared, check_seeds
+from cyborgs.evaluation.comparing.compare import Compared, check_seeds, epoch_of
 from cyborgs.evaluation.comparing.task import measured, open_task
 from cyborgs.evaluation.protocols.catalogue import DEFAULT_PRESET, Preset
 from cyborgs.files import make_folder, write_bytes
+from cyborgs.metrics.figures import write_json
 from cyborgs.models.backbone import Backbone
 from cyborgs.models.weights import load_backbone
 from cyborgs.runs import recipe_file
@@ -71,7 +71,7 @@ def curve_of_run(
         workers: loader processes.
 
     Returns:
-        By protocol what was measured; the backbones are called after their epochs.
+        By protocol what was measured; the backbones are called ``epoch 0``, ``epoch 5``, ...
 
     Raises:
         UserError: no run, no checkpoints kept, or the input is at fault.
@@ -87,11 +87,11 @@ def curve_of_run(
     twice = next((name for name in protocols if list(protocols).count(name) > 1), None)
     if twice is not None:
         raise UserError(f"--protocols: {twice} is there twice. Give it once for each --out.")
-    files = {str(epoch): file for epoch, file in snapshots_of(run).items()}
+    files = {f"epoch {epoch}": file for epoch, file in snapshots_of(run).items()}
     tasks = [open_task(name, place, preset) for name, place in zip(protocols, places, strict=True)]
 
-    def opened(epoch: str, seed: int) -> Backbone:
-        return load_backbone(files[epoch]).to(device).eval()
+    def opened(name: str, seed: int) -> Backbone:
+        return load_backbone(files[name]).to(device).eval()
 
     found = {
         task.protocol: measured(
@@ -124,14 +124,13 @@ def curve_of_run(
 def write(curve: Mapping[str, Compared], about: Mapping[str, Any], title: str, out: Path) -> None:
     """``curve.json`` and ``curve.png`` in ``out``."""
     make_folder(out, parents=True)
-    epochs = next(iter(curve.values())).backbones
     points = []
-    for epoch in epochs:
+    for backbone in next(iter(curve.values())).backbones:
         for name, found in curve.items():
-            own = found.value(epoch)
+            own = found.value(backbone)
             points.append(
                 {
-                    "epoch": int(epoch),
+                    "epoch": epoch_of(backbone),
                     "protocol": name,
                     "metric": found.metric,
                     "value": own.value,
@@ -142,4 +141,4 @@ def write(curve: Mapping[str, Compared], about: Mapping[str, Any], title: str, o
                 }
             )
     write_json(out / "curve.json", {**about, "points": points})
-    write_bytes(out / "curve.png", pictures.of_curve(curve, [int(epoch) for epoch in epochs], title))
+    write_bytes(out / "curve.png", pictures.of_curve(curve, title))

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from cyborgs.errors import UserError, printable
-from cyborgs.evaluation.comparing.cells import Cell, chosen, write_json
+from cyborgs.evaluation.comparing import tables
+from cyborgs.evaluation.comparing.cells import Cell, chosen
 from cyborgs.evaluation.comparing.compare import Compared, metric_name
 from cyborgs.evaluation.comparing.task import Opener, Task, measured, open_task
-from cyborgs.evaluation.photos.colour_order import colour_doubt
 from cyborgs.evaluation.protocols.catalogue import DEFAULT_PRESET, Preset, Settings
-from cyborgs.files import make_folder, write_bytes
+from cyborgs.features.colour_order import colour_doubt
+from cyborgs.files import make_folder
+from cyborgs.metrics.figures import write_csv, write_json
 from cyborgs.metrics.paired import few_images, span
 from cyborgs.models.weights import weights_hash
 from cyborgs.runs import recipe_file
-
-UNBOUNDED: Final = ("alignment", "uniformity", "effective_rank")
-"""Figures that are no shares."""
 
 
 def evaluate(
@@ -79,7 +75,7 @@ def evaluate(
         key = backbone, share, seed
         warned = replace(found.cells[key], warnings=(*found.cells[key].warnings, doubt))
         found = replace(found, cells={**found.cells, key: warned})
-    _print(found, task)
+    tables.show(tables.of_evaluation(found), *_below(found, task), left=1)
     if out is not None:
         make_folder(out, parents=True)
         about = {
@@ -91,7 +87,7 @@ def evaluate(
             "versions": recipe_file.environment(),
         }
         write_json(out / "result.json", _document(found, task, about))
-        write_bytes(out / "per_class.csv", _per_class(found))
+        write_csv(out / "per_class.csv", _per_class(found))
         print(printable(f"Written: {out} (result.json, per_class.csv)"))
     return found
 
@@ -101,42 +97,21 @@ def _cells(found: Compared) -> dict[str, Cell]:
     return {backbone: found.cells[backbone, found.shares[0], found.seeds[0]] for backbone in found.backbones}
 
 
-def _print(found: Compared, task: Task) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
+def _below(found: Compared, task: Task) -> list[str]:
+    """Lines for a reader below the table."""
     cells, (share,) = _cells(found), found.shares
-    first = cells[found.backbones[0]]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("figure")
-    for who in cells:
-        table.add_column(Text(printable(who)), justify="right")
-        table.add_column("95%", justify="right")
-    for figure in first.figures:
-        row = [Text(metric_name(figure))]
-        for who, cell in cells.items():
-            value, own = cell.figures[figure], found.value(who, share)
-            shown = "–" if math.isnan(value) else f"{value:.3f}" if figure in UNBOUNDED else f"{100 * value:.1f}"
-            row += [Text(shown), Text(span(own.low, own.high) if figure == cell.metric else "")]
-        table.add_row(*row)
-    console.print(table)
-    counts = ", ".join(f"{n:,} {what}" for what, n in first.counts.items())
-    console.print(Text(printable(f"{counts}. Figures in percent; intervals: 95% over test images.")))
+    counts = ", ".join(f"{n:,} {what}" for what, n in cells[found.backbones[0]].counts.items())
+    lines = [f"{counts}. Figures in percent; intervals: 95% over test images."]
     for other in found.backbones[1:]:
         gain = found.less(found.backbones[0], other, share)
         how = (
             f"{span(gain.low, gain.high, '+')}), p {gain.p:.3f}" if gain.images > 1 else "one test image: no interval)"
         )
-        line = f"Over {other} weights: {100 * gain.value:+.1f} points {metric_name(found.metric)} ({how}."
-        console.print(Text(line))
+        lines.append(f"Over {other} weights: {100 * gain.value:+.1f} points {metric_name(found.metric)} ({how}.")
     if task.entry.published:
         others = ", ".join(f"{who} {value:g}" for who, value in task.entry.published.items())
-        console.print(Text(f"Published by others, in percent, on the full data with ResNet-50: {others}."))
-    for line in _notes(cells, task.settings):
-        console.print(Text(printable(line)))
+        lines.append(f"Published by others, in percent, on the full data with ResNet-50: {others}.")
+    return lines + _notes(cells, task.settings)
 
 
 def _notes(cells: Mapping[str, Cell], settings: Settings) -> list[str]:
@@ -181,12 +156,7 @@ def _document(found: Compared, task: Task, about: Mapping[str, Any]) -> dict[str
     return document
 
 
-def _per_class(found: Compared) -> bytes:
+def _per_class(found: Compared) -> list[list[object]]:
     cells = list(_cells(found).values())
-    buffer = io.StringIO()
-    table = csv.writer(buffer, lineterminator="\n")
-    table.writerow(["class", *("pretrained", "random")[: len(cells)]])
-    for label in cells[0].per_class:
-        values = [cell.per_class.get(label, math.nan) for cell in cells]
-        table.writerow([label, *("" if math.isnan(v) else f"{v:.6f}" for v in values)])
-    return buffer.getvalue().encode("utf-8", "surrogateescape")
+    rows: list[list[object]] = [["class", *("pretrained", "random")[: len(cells)]]]
+    return rows + [[label, *(cell.per_class.get(label, math.nan) for cell in cells)] for label in cells[0].per_class]

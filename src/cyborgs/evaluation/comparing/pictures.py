@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from cyborgs.errors import printable
-from cyborgs.evaluation.comparing.compare import Compared, metric_name, short_names
+from cyborgs.evaluation.comparing.compare import Compared, epoch_of, metric_name, short_names
 from cyborgs.metrics.intervals import Interval
 
 if TYPE_CHECKING:
@@ -62,13 +62,14 @@ def _bars(axis: Any, compared: Compared, names: Sequence[str]) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def of_curve(curve: Mapping[str, Compared], epochs: Sequence[int], title: str) -> bytes:
-    """PNG: a line with its interval for each protocol, an axis each, over epochs, which are the backbones' names."""
+def of_curve(curve: Mapping[str, Compared], title: str) -> bytes:
+    """PNG: a line with its interval for each protocol, an axis each, over the epochs of the backbones."""
     from matplotlib.ticker import MaxNLocator
 
     figure = _figure(6.4, 1.0 + 2.4 * len(curve))
     axes = figure.subplots(len(curve), 1, squeeze=False, sharex=True)[:, 0]
     for place, ((name, found), axis) in enumerate(zip(curve.items(), axes, strict=True)):
+        epochs = [epoch_of(backbone) for backbone in found.backbones]
         _line(axis, epochs, [found.value(backbone) for backbone in found.backbones], place)
         axis.set_title(name, fontsize=10, loc="left")
         axis.set_ylabel(f"{metric_name(found.metric)}, %")

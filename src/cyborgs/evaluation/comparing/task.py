@@ -92,7 +92,8 @@ def measured(
 
     def on_cell(backbone: str, share: float, seed: int, cell: Cell) -> None:
         how = "found" if cell.found else f"{cell.seconds:.1f} s"
-        _say(f"{backbone}, {share:.0%} of the labels, seed {seed}: {100 * cell.value:.1f} {cell.metric} ({how})")
+        what = f"{task.protocol}: {backbone}, {share:.0%} of the labels, seed {seed}"
+        _say(f"{what}: {100 * cell.value:.1f} {cell.metric} ({how})")
 
     context = Context(
         device=device,

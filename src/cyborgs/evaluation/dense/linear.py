@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cyborgs.evaluation.sets.pixel_sets import LabelledPhotos
-from cyborgs.features.extraction import FrozenMaps, Progress, UInt8, Whitening, frozen_maps, resize
+from cyborgs.features.extraction import FrozenMaps, Photos, Progress, UInt8, Whitening, frozen_maps, resize
 from cyborgs.metrics.segmentation import class_scores, confusion
 from cyborgs.seeds import numpy_generator
 
@@ -49,7 +49,7 @@ class ProbeSettings:
     """SGD has momentum 0.9."""
     lr: float = 30.0
     """Learning rate; AdamW's times the number of channels (64 at least): many move the logits no more than few."""
-    channels: Literal["whiten", "standardise", "keep"] = "whiten"
+    channels: Literal["whiten", "keep"] = "whiten"
     """What is done with each layer's channels; on correlated ones AdamW does not converge unless they are whitened."""
     weight_decay: float = 1e-2
     """The optimiser's decay, of the weights."""
@@ -196,21 +196,21 @@ def linear_segmentation(
     train: LabelledPhotos,
     val: LabelledPhotos,
     *,
-    layers: Sequence[Sequence[str]],
-    seeds: Sequence[int] = (0,),
+    layers: Sequence[str],
+    seed: int = 0,
     settings: ProbeSettings | None = None,
     progress: Progress | None = None,
     maps: tuple[FrozenMaps, FrozenMaps] | None = None,
-) -> list[ProbeResult]:
-    """Train and measure a probe for each entry of ``layers`` and each seed, from one pass over the photos.
+) -> ProbeResult:
+    """Train a probe on the joined ``layers`` of all train photos, and measure it on the val photos.
 
     Args:
         backbone: frozen; eval mode.
-        train: photos that the probes learn from.
-        val: photos that they are measured on, with the same classes.
-        layers: one probe each, e.g. ``[["layer2"], ["layer4"], ["layer2", "layer3", "layer4"]]``.
-        seeds: order of the photos in training.
-        settings: how the probes are trained.
+        train: photos that the probe learns from.
+        val: photos that it is measured on, with the same classes.
+        layers: that are joined.
+        seed: order of the photos in training.
+        settings: how the probe is trained.
         progress: called with photos done and photos in all while maps are computed.
         maps: of the train and val photos, where they are there already.
 
@@ -218,56 +218,61 @@ def linear_segmentation(
         UserError: naming file and reason, where a photo and its label map do not fit each other or the classes.
     """
     settings = settings or ProbeSettings()
-    if not layers or not all(layers):
-        raise ValueError("layers: name at least one layer for each probe")
+    if not layers:
+        raise ValueError("layers: name at least one")
     if train.classes != val.classes:
         raise ValueError(f"train has {train.classes} classes, val {val.classes}: they must be the same")
-    names = list(dict.fromkeys(name for probe_layers in layers for name in probe_layers))
+    # Labels first: they are quick to read, and a wrong one should not show after minutes of features.
+    shapes = [[part.truth(i).shape for i in range(len(part))] for part in (train, val)]
+    train_maps, val_maps = maps or maps_of_both(backbone, train, val, layers, settings.short_side, progress)
+    _same_sizes(train, train_maps, shapes[0])
+    _same_sizes(val, val_maps, shapes[1])
+    cells = [
+        torch.from_numpy(cell_labels(train.truth(i), grid, train.classes, train.ignore).ravel())
+        for i, grid in enumerate(train_maps.grids)
+    ]
+    whitening = {name: _whitening(train_maps, name, settings) for name in layers}
+    probe = Probe(layers, whitening, train.classes)
+    loss = _train(train_maps, cells, probe, settings, seed)
+    counts = _measure(val_maps, val, probe)
+    score = class_scores(np.sum(counts, axis=0))
+    return ProbeResult(
+        tuple(layers),
+        seed,
+        score.miou,
+        score.accuracy,
+        score.iou,
+        loss,
+        len(train),
+        len(val),
+        settings,
+        tuple(counts),
+    )
+
+
+def maps_of_both(
+    backbone: Backbone,
+    train: Photos,
+    val: Photos,
+    layers: Sequence[str],
+    short_side: int,
+    progress: Progress | None = None,
+) -> tuple[FrozenMaps, FrozenMaps]:
+    """Maps of all train and val photos; ``progress`` counts both."""
     photos = len(train) + len(val)
 
     def counted(offset: int) -> Progress | None:
         return None if progress is None else lambda done, _: progress(offset + done, photos)
 
-    # Labels first: they are quick to read, and a wrong one should not show after minutes of features.
-    shapes = {id(part): [part.truth(i).shape for i in range(len(part))] for part in (train, val)}
-    train_maps, val_maps = maps or (
-        frozen_maps(backbone, train, names, short_side=settings.short_side, progress=counted(0)),
-        frozen_maps(backbone, val, names, short_side=settings.short_side, progress=counted(len(train))),
+    return (
+        frozen_maps(backbone, train, layers, short_side=short_side, progress=counted(0)),
+        frozen_maps(backbone, val, layers, short_side=short_side, progress=counted(len(train))),
     )
-    _same_sizes(train, train_maps, shapes[id(train)])
-    _same_sizes(val, val_maps, shapes[id(val)])
-    cells = [
-        torch.from_numpy(cell_labels(train.truth(i), grid, train.classes, train.ignore).ravel())
-        for i, grid in enumerate(train_maps.grids)
-    ]
-    whitening = {name: _whitening(train_maps, name, settings) for name in names}
-    results = []
-    for probe_layers in layers:
-        for seed in seeds:
-            probe = Probe(probe_layers, whitening, train.classes)
-            loss = _train(train_maps, cells, probe, settings, seed)
-            counts = _measure(val_maps, val, probe)
-            score = class_scores(np.sum(counts, axis=0))
-            results.append(
-                ProbeResult(
-                    tuple(probe_layers),
-                    seed,
-                    score.miou,
-                    score.accuracy,
-                    score.iou,
-                    loss,
-                    len(train),
-                    len(val),
-                    settings,
-                    tuple(counts),
-                )
-            )
-    return results
 
 
 def _whitening(maps: FrozenMaps, layer: str, settings: ProbeSettings) -> Whitening:
-    if settings.channels != "keep":
-        return maps.whitening(layer, full=settings.channels == "whiten")
+    if settings.channels == "whiten":
+        return maps.whitening(layer)
     width = len(maps.maps[0][layer])
     return Whitening(torch.zeros(width), torch.eye(width))
 

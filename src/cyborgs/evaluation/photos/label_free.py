@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import Tensor
 
+from cyborgs.data.images import Images
 from cyborgs.evaluation.contract import Context
 from cyborgs.evaluation.sets.splits import first_of
 from cyborgs.features.cache import Extraction, features_of
@@ -27,7 +26,7 @@ _PAIRS: Final = 53
 
 
 def label_free(
-    backbone: Backbone, photos: Sequence[Path], unit: Tensor, layer: str, size: int, context: Context
+    backbone: Backbone, photos: Images, unit: Tensor, layer: str, size: int, context: Context
 ) -> dict[str, float]:
     """``alignment``, ``uniformity`` and ``effective_rank`` of photos.
 
@@ -41,7 +40,7 @@ def label_free(
     """
     pairs = first_of(len(photos), PAIRS, 0, _PAIRS)
     drawn = Extraction(layer, Drawn(size, 0))
-    (crops,) = features_of(backbone, [[photos[int(i)] for i in pairs]], drawn, context)
+    (crops,) = features_of(backbone, [photos.subset(pairs.tolist())], drawn, context)
     others = unit_rows(torch.from_numpy(crops).to(unit.device))
     return {
         "alignment": alignment(unit[torch.from_numpy(pairs).to(unit.device)], others),

@@ -11,6 +11,7 @@ from torch import Tensor
 from cyborgs.errors import printable
 from cyborgs.evaluation.contract import Data
 from cyborgs.evaluation.sets.classified import ClassifiedData
+from cyborgs.metrics.accuracy import by_class
 from cyborgs.ops.spectrum import POINT
 
 Int = NDArray[np.int64]
@@ -26,9 +27,7 @@ def counts_of(data: Data, used: int) -> dict[str, int]:
 
 def class_shares(right: NDArray[np.bool_], truth: Int, classes: Sequence[str]) -> Mapping[str, float]:
     """Share of each class's test photos that are right; NaN where there are none."""
-    return {
-        name: float(right[truth == c].mean()) if (truth == c).any() else float("nan") for c, name in enumerate(classes)
-    }
+    return dict(zip(classes, by_class(right, truth, len(classes)).tolist(), strict=True))
 
 
 def collapsed(features: Tensor) -> list[str]:

@@ -8,7 +8,7 @@ of the last epoch on the middle square. No warm-up, no early stopping.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cyborgs.data.images import Images
 from cyborgs.engine.contract import LossError
 from cyborgs.errors import NotFiniteError, UserError
 from cyborgs.evaluation.contract import Context, Result
@@ -75,7 +76,7 @@ class Classifier(Objective):
         ]
 
     @torch.no_grad()
-    def scores(self, photos: Sequence[Path], size: int, context: Context) -> NDArray[np.float64]:
+    def scores(self, photos: Images, size: int, context: Context) -> NDArray[np.float64]:
         """Logits of the middle squares, float64 (N, classes). NotFiniteError names the photo."""
         found = extract(
             self.backbone,
@@ -95,7 +96,8 @@ def open_data(data: str, settings: ClassificationSettings, seed: int, data_set: 
     found = open_folders(data, seed)
     if not settings.labels:
         return found
-    numbers = named(Path(settings.labels), found.train.photos, [found.train.classes[c] for c in found.train.labels])
+    photos = [Path(found.train.name(i)) for i in range(len(found.train))]
+    numbers = named(Path(settings.labels), photos, [found.train.classes[c] for c in found.train.labels])
     chosen = found.train.part(numbers)
     if len(np.unique(chosen.labels)) < 2:
         raise UserError(f"{settings.labels}: need photos of at least two classes.")
@@ -152,7 +154,7 @@ class Point:
 def trained(
     backbone: Backbone,
     train: Classified,
-    judged: Sequence[Path],
+    judged: Images,
     point: Point,
     settings: ClassificationSettings,
     context: Context,
@@ -221,9 +223,9 @@ def _warnings(
     seed: int,
     tried: Mapping[str, float | None],
 ) -> list[str]:
-    told = [f"{note}." for note in data.notes]
+    warned = [f"{note}." for note in data.notes]
     if len(train) < len(data.train):
-        told.append(
+        warned.append(
             f"own split: {len(train)} of {len(data.train)} training photos, a stratified share drawn from seed {seed}."
         )
     absent = [
@@ -232,12 +234,14 @@ def _warnings(
         if not n
     ]
     if absent:
-        told.append(f"{len(absent)} classes have no training photo: {', '.join(absent[:TOP])}.")
+        warned.append(f"{len(absent)} classes have no training photo: {', '.join(absent[:TOP])}.")
     if len(tried) > 1 and settings.choose_on == "val":
-        told.append("the point of the grid was chosen on the test photos, as the peers do: the figures are optimistic.")
+        warned.append(
+            "the point of the grid was chosen on the test photos, as the peers do: the figures are optimistic."
+        )
     failed = [point for point, top_1 in tried.items() if top_1 is None]
     if failed:
-        told.append(f"{len(failed)} of {len(tried)} points of the grid diverged: {'; '.join(failed)}.")
+        warned.append(f"{len(failed)} of {len(tried)} points of the grid diverged: {'; '.join(failed)}.")
     if len(train.classes) <= TOP:
-        told.append(f"top-5 says nothing of {len(train.classes)} classes and is left out.")
-    return told
+        warned.append(f"top-5 says nothing of {len(train.classes)} classes and is left out.")
+    return warned

@@ -14,32 +14,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
 from cyborgs.data.palette import nearest
-from cyborgs.errors import UserError
 from cyborgs.evaluation.contract import Context, Result
 from cyborgs.evaluation.dense.linear import ProbeSettings, linear_segmentation
 from cyborgs.evaluation.photos.pooled import class_names, collapsed, counts_of
 from cyborgs.evaluation.sets.pixel_sets import LabelledPhotos, PixelData, PixelSet, open_for
 from cyborgs.evaluation.settings.pixels import ClusteringSettings
-from cyborgs.features.clustering import cluster_cells, sample_cells
+from cyborgs.features.clustering import cluster_cells
 from cyborgs.features.extraction import JOINED, UInt8, frozen_maps, iterate_maps, join
 from cyborgs.features.transforms import centre, middle
-from cyborgs.metrics.segmentation import (
-    MajorityScore,
-    SegmentationScore,
-    confusion,
-    hungarian_scores,
-    majority_scores,
-    miou_all_seen,
-)
+from cyborgs.metrics.judged import PixelCounts
+from cyborgs.metrics.segmentation import confusion, hungarian_scores, majority_scores, miou_all_seen
 from cyborgs.ops.enlarge import Enlarged
 from cyborgs.seeds import numpy_generator
 
@@ -51,10 +46,10 @@ POINTS: Final = 200_000
 """Cells that are clustered at most."""
 POINT_BYTES: Final = 1 << 30
 """And their size."""
-KEPT: Final = 1 << 29
-"""Bytes of the training photos' maps that are kept, so as not to compute them twice."""
 LINEAR_ROOM: Final = 4 << 30
 """Bytes of maps on which the linear probe is trained at most."""
+ITERATIONS: Final = 20
+"""Of Lloyd's algorithm, at most."""
 RESTARTS: Final = 5
 """Clusterings of which the one with the highest mean cosine is taken."""
 PROBE: Final = ProbeSettings(min_steps=0, optimizer="sgd", lr=0.1, channels="keep", weight_decay=0.0)
@@ -102,29 +97,6 @@ class Cropped:
         return self.read(i), self.truth(i)
 
 
-@dataclass(frozen=True)
-class ClusterCounts:
-    """Pixels by (cluster, class) of each test photo: mIoU after the matching, made anew for each draw of the photos."""
-
-    rows: sparse.csr_matrix
-    """(photos, clusters x classes)."""
-    shape: tuple[int, int]
-    chosen_on: Counts | None
-    """Of the training photos, where there are more clusters than classes."""
-
-    def __len__(self) -> int:
-        return int(self.rows.shape[0])
-
-    def scores(self, weights: NDArray[np.int64]) -> SegmentationScore | MajorityScore:
-        """All scores of a draw."""
-        counts: Counts = np.asarray(self.rows.T @ weights).reshape(self.shape)
-        return hungarian_scores(counts) if self.chosen_on is None else majority_scores(counts, self.chosen_on)
-
-    def score(self, weights: NDArray[np.int64]) -> float:
-        """mIoU."""
-        return self.scores(weights).miou
-
-
 def open_data(data: str, settings: ClusteringSettings, seed: int, data_set: str = "") -> PixelData:
     """Photos and label maps."""
     return open_for(data, settings, seed, data_set)
@@ -143,17 +115,22 @@ def evaluate(backbone: Backbone, data: PixelData, settings: ClusteringSettings, 
     test: LabelledPhotos = Cropped(data.test, settings.side) if settings.crop else data.test
     short = 0 if settings.crop else settings.side
     ks = settings.clusters or (data.train.classes,)
-    kept: dict[int, Tensor] = {}
-    cells = _cells(backbone, train, layers, short, context, kept)
-    if len(cells) < max(ks):
-        raise UserError(f"clusters: {max(ks)} are wanted of {len(cells)} cells. Give more photos, or ask for fewer.")
-    told = [*data.notes, *collapsed(cells[:10_000])]
-    x = cells.to(next(backbone.parameters()).device)
-    centroids = {k: cluster_cells(x, k, seed=context.seed, restarts=RESTARTS)[0] for k in ks}
-    del cells, x
+    cells = _cells(backbone, train, layers, short, context)
+    told = [*data.notes, *collapsed(torch.cat(cells)[:10_000])]
+    clusters = cluster_cells(
+        cells,
+        ks,
+        layers=layers,
+        seed=context.seed,
+        sample_bytes=POINT_BYTES,
+        iterations=ITERATIONS,
+        restarts=RESTARTS,
+        device=next(backbone.parameters()).device,
+    )
+    del cells
+    centroids = {k: found.centroids for k, found in clusters.items()}
     context.say(f"{', '.join(map(str, ks))} clusters found; judging {len(test)} photos")
-    judged = _judged(backbone, train, test, layers, short, centroids, kept)
-    kept.clear()
+    judged = _judged(backbone, train, test, layers, short, centroids)
     everything = np.ones(len(test), np.int64)
     figures: dict[str, float] = {}
     for k in ks:
@@ -165,7 +142,7 @@ def evaluate(backbone: Backbone, data: PixelData, settings: ClusteringSettings, 
     said: dict[str, Any] = {
         "clusters": list(ks),
         "layers": list(layers),
-        "matching": {str(k): "one to one" if judged[k].chosen_on is None else "majority of training" for k in ks},
+        "matching": {str(k): "majority of training" if k > data.test.classes else "one to one" for k in ks},
     }
     if settings.linear:
         probe = replace(PROBE, epochs=settings.linear_epochs, short_side=short)
@@ -173,8 +150,8 @@ def evaluate(backbone: Backbone, data: PixelData, settings: ClusteringSettings, 
         if left:
             told.append(f"the linear probe learns from {len(learned)} of {len(part)} training photos, as many as fit.")
         maps = [frozen_maps(backbone, photos, layers, short_side=short, unit=True) for photos in (learned, test)]
-        (found,) = linear_segmentation(
-            backbone, learned, test, layers=[[JOINED]], seeds=(context.seed,), settings=probe, maps=(maps[0], maps[1])
+        found = linear_segmentation(
+            backbone, learned, test, layers=[JOINED], seed=context.seed, settings=probe, maps=(maps[0], maps[1])
         )
         figures |= {
             "linear_miou": found.miou,
@@ -195,33 +172,28 @@ def evaluate(backbone: Backbone, data: PixelData, settings: ClusteringSettings, 
 
 
 def _cells(
-    backbone: Backbone,
-    train: LabelledPhotos,
-    layers: Sequence[str],
-    short: int,
-    context: Context,
-    kept: dict[int, Tensor],
-) -> Tensor:
-    """Cells to cluster; ``kept`` gets the maps of the photos that come first, as far as there is room."""
-    room = KEPT
+    backbone: Backbone, train: LabelledPhotos, layers: Sequence[str], short: int, context: Context
+) -> list[Tensor]:
+    """Unit rows (n, D) of each photo, in order: an equal share of ``POINTS``, drawn from (seed, photo).
 
-    def keep(i: int, joined: Tensor) -> None:
-        nonlocal room
-        room -= joined.numel() * joined.element_size()
-        if room >= 0:
-            kept[i] = joined
-
-    width = sum(backbone.widths[name] for name in layers)
-    return sample_cells(
-        backbone,
-        train,
-        layers=layers,
-        seed=context.seed,
-        short_side=short,
-        max_points=min(POINTS, POINT_BYTES // (4 * width)),
-        progress=context.progress,
-        keep=keep,
-    )
+    Above ``POINTS`` photos, a draw of the photos gives one cell each.
+    """
+    most = min(POINTS, POINT_BYTES // (4 * sum(backbone.widths[name] for name in layers)))
+    chosen = np.arange(len(train))
+    if len(train) > most:
+        chosen = np.sort(numpy_generator(context.seed, "evaluation", 0).permutation(len(train))[:most])
+    share = most // len(chosen)
+    indices = chosen.tolist()
+    rows: dict[int, Tensor] = {}
+    for i, _, maps in iterate_maps(
+        backbone, train, layers, indices=indices, short_side=short, progress=context.progress
+    ):
+        cells = join([maps[name] for name in layers]).flatten(1).T
+        if len(cells) > share:
+            kept = np.sort(numpy_generator(context.seed, "evaluation", 1, i).permutation(len(cells))[:share])
+            cells = cells[torch.from_numpy(kept)]
+        rows[i] = F.normalize(cells, dim=1)
+    return [rows[i] for i in indices]
 
 
 def _judged(
@@ -231,26 +203,24 @@ def _judged(
     layers: Sequence[str],
     short: int,
     centroids: Mapping[int, Tensor],
-    kept: Mapping[int, Tensor],
-) -> dict[int, ClusterCounts]:
+) -> dict[int, PixelCounts]:
     """Counts of each number of clusters: of the test photos, and of the training photos where they choose the classes."""
     classes = test.classes
     many = {k: found for k, found in centroids.items() if k > classes}
     chosen_on = {k: np.zeros((k, classes), np.int64) for k in many}
-    rest = [i for i in range(len(train)) if i not in kept]
     if many:
-        for i, joined in kept.items():
-            for k, counts in _count(train, i, joined, many).items():
-                chosen_on[k] += counts
-        for i, _, maps in iterate_maps(backbone, train, layers, indices=rest, short_side=short):
+        for i, _, maps in iterate_maps(backbone, train, layers, short_side=short):
             for k, counts in _count(train, i, join([maps[name] for name in layers]), many).items():
                 chosen_on[k] += counts
     rows: dict[int, dict[int, Any]] = {k: {} for k in centroids}
     for i, _, maps in iterate_maps(backbone, test, layers, short_side=short):
         for k, counts in _count(test, i, join([maps[name] for name in layers]), centroids).items():
-            rows[k][i] = sparse.csr_matrix(counts.reshape(1, -1))
+            rows[k][i] = sparse.csr_matrix(counts)
     return {
-        k: ClusterCounts(sparse.vstack([found[i] for i in range(len(test))]).tocsr(), (k, classes), chosen_on.get(k))
+        k: PixelCounts(
+            [found[i] for i in range(len(test))],
+            partial(majority_scores, chosen_on=chosen_on[k]) if k in many else hungarian_scores,
+        )
         for k, found in rows.items()
     }
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cyborgs.evaluation.contract import Context, Result
-from cyborgs.evaluation.dense.linear import ProbeSettings, linear_segmentation
+from cyborgs.evaluation.dense.linear import ProbeSettings, linear_segmentation, maps_of_both
 from cyborgs.evaluation.photos.pooled import class_names, counts_of
 from cyborgs.evaluation.sets.pixel_sets import PixelData, open_for
 from cyborgs.evaluation.settings.pixels import DenseProbeSettings
-from cyborgs.features.extraction import FrozenMaps, frozen_maps
+from cyborgs.features.extraction import FrozenMaps
 from cyborgs.features.neighbours import compared_layers
 from cyborgs.metrics.judged import PixelCounts
 from cyborgs.metrics.segmentation import miou_all_seen
@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     from cyborgs.models.backbone import Backbone
 
 
-def open_data(data: str, settings: DenseProbeSettings, seed: int, data_set: str = "") -> PixelData:
-    """Photos and label maps."""
-    return open_for(data, settings, seed, data_set)
+open_data = open_for
 
 
 def evaluate(backbone: Backbone, data: PixelData, settings: DenseProbeSettings, context: Context) -> Result:
@@ -45,12 +43,12 @@ def evaluate(backbone: Backbone, data: PixelData, settings: DenseProbeSettings, 
     kept = _kept_maps(backbone, data, layers, settings.short_side, context)
     if kept is not None:
         kept = kept[0].part(chosen.tolist()), kept[1]
-    (found,) = linear_segmentation(
+    found = linear_segmentation(
         backbone,
         train,
         data.test,
-        layers=[list(layers)],
-        seeds=(context.seed,),
+        layers=layers,
+        seed=context.seed,
         settings=probe,
         progress=context.progress,
         maps=kept,
@@ -81,9 +79,8 @@ def _kept_maps(
     key = (weights_hash(backbone), data.fingerprint, tuple(layers), short_side)
     if context.memory.get("dense-probe key") != key:
         context.memory.pop("dense-probe maps", None)  # one backbone's at a time
-        context.memory["dense-probe maps"] = tuple(
-            frozen_maps(backbone, part, layers, short_side=short_side, progress=context.progress)
-            for part in (data.train, data.test)
+        context.memory["dense-probe maps"] = maps_of_both(
+            backbone, data.train, data.test, layers, short_side, context.progress
         )
         context.memory["dense-probe key"] = key
     found: tuple[FrozenMaps, FrozenMaps] = context.memory["dense-probe maps"]

@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from cyborgs.models.backbone import Backbone
 
 
-def open_data(data: str, settings: FcnSettings, seed: int, data_set: str = "") -> PixelData:
-    """Photos and label maps in the layout of ``data_set``; the empty one is a folder."""
-    return open_for(data, settings, seed, data_set)
+open_data = open_for
 
 
 def evaluate(backbone: Backbone, data: PixelData, settings: FcnSettings, context: Context) -> Result:

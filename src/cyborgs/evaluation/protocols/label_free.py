@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
+from cyborgs.data.images import PhotoFiles
 from cyborgs.data.listing import list_images
 from cyborgs.errors import UserError
 from cyborgs.evaluation.contract import Context, Result
@@ -54,7 +55,7 @@ def open_data(data: str, settings: LabelFreeSettings, seed: int, data_set: str =
         "links and folders that cannot be followed": len(listing.skipped),
         "photos beyond --images": len(photos) - len(chosen),
     }
-    every = Labelled(tuple(photos), np.zeros((len(photos), 0), np.int8))
+    every = Labelled(PhotoFiles(tuple(photos)), np.zeros((len(photos), 0), np.int8))
     return Split(every.part(()), every.part(chosen), {why: n for why, n in left_out.items() if n})
 
 
@@ -69,7 +70,7 @@ def evaluate(backbone: Backbone, data: Split[Labelled], settings: LabelFreeSetti
     (found,) = features_of(backbone, [photos], Extraction(layer, Square(settings.size)), context)
     unit = unit_rows(torch.from_numpy(found).to(next(backbone.parameters()).device))
     judged = Pairs(closeness(unit).cpu().numpy())
-    told = ["there are no labels, so a share of them changes nothing."] if context.share < 1 else []
+    warned = ["there are no labels, so a share of them changes nothing."] if context.share < 1 else []
     return Result(
         "evenness",
         {"evenness": judged.score(np.ones(len(photos), np.int64))}
@@ -78,5 +79,5 @@ def evaluate(backbone: Backbone, data: Split[Labelled], settings: LabelFreeSetti
         asdict(settings) | {"layer": layer},
         dict(data.counts),
         context.seed,
-        warnings=(*collapsed(unit), *told),
+        warnings=(*collapsed(unit), *warned),
     )

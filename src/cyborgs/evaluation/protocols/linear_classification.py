@@ -93,7 +93,7 @@ def evaluate(
     if len(np.unique(labels)) < 2:
         raise UserError("the training photos have one class alone: there is nothing to tell apart.")
     solve = _logistic if settings.solver == "logistic" else _sgd
-    scores, told, said = solve(backbone, data, chosen, layer, settings, context)
+    scores, warned, said = solve(backbone, data, Extraction(layer, Square(settings.size)), settings, context)
     right = scores.argmax(axis=1) == truth
     figures = {"top1": float(right.mean())}
     if classes > TOP:
@@ -108,7 +108,7 @@ def evaluate(
         counts_of(data, len(chosen)),
         context.seed,
         class_shares(right, truth, data.test.classes),
-        (*data.notes, *unknown_classes(data, labels), *told),
+        (*data.notes, *unknown_classes(data, labels), *warned),
     )
 
 
@@ -117,47 +117,36 @@ Solved = tuple[NDArray[np.floating[Any]], list[str], dict[str, Any]]
 
 
 def _logistic(
-    backbone: Backbone,
-    data: ClassifiedData,
-    chosen: NDArray[np.int64],
-    layer: str,
-    settings: LinearClassificationSettings,
-    context: Context,
+    backbone: Backbone, data: ClassifiedData, how: Extraction, settings: LinearClassificationSettings, context: Context
 ) -> Solved:
-    how = Extraction(layer, Square(settings.size))
     train, test = (
         unit_rows(torch.from_numpy(x).double())
         for x in features_of(backbone, [data.train.photos, data.test.photos], how, context)
     )
+    chosen = data.chosen(context.share, context.seed)
     labels = data.train.labels[chosen]
     fit = fit_logistic(train[chosen].numpy(), labels, test.numpy(), len(data.train.classes), settings.costs)
     return fit.scores, collapsed(train) + _of_fit(fit, settings), {"chosen_cost": fit.cost}
 
 
 def _of_fit(fit: Fit, settings: LinearClassificationSettings) -> list[str]:
-    told = []
+    warned = []
     if fit.unconverged:
-        told.append(f"{fit.unconverged} of {fit.fits} logistic regressions did not converge (ConvergenceWarning).")
+        warned.append(f"{fit.unconverged} of {fit.fits} logistic regressions did not converge (ConvergenceWarning).")
     if not fit.means and len(settings.costs) > 1:
-        told.append(f"no class has two training photos: C = {fit.cost} was taken, not chosen.")
+        warned.append(f"no class has two training photos: C = {fit.cost} was taken, not chosen.")
     elif len(settings.costs) > 1 and fit.cost in (min(settings.costs), max(settings.costs)):
-        told.append(f"the chosen C = {fit.cost} lies at the end of the grid: another one might do better.")
-    return told
+        warned.append(f"the chosen C = {fit.cost} lies at the end of the grid: another one might do better.")
+    return warned
 
 
 def _sgd(
-    backbone: Backbone,
-    data: ClassifiedData,
-    chosen: NDArray[np.int64],
-    layer: str,
-    settings: LinearClassificationSettings,
-    context: Context,
+    backbone: Backbone, data: ClassifiedData, how: Extraction, settings: LinearClassificationSettings, context: Context
 ) -> Solved:
     # Before the training: it also finds what cannot be read.
-    how = Extraction(layer, Square(settings.size))
     (test,) = features_of(backbone, [data.test.photos], how, context)
-    part = data.share(context.share, context.seed)
-    head = Head(backbone, layer, len(data.train.classes), context.seed)
+    crops = Crops(data.share(context.share, context.seed), settings.size)
+    head = Head(backbone, how.layer, len(data.train.classes), context.seed)
     training = FineTuneConfig(
         epochs=settings.epochs,
         batch_size=settings.batch_size,
@@ -169,18 +158,10 @@ def _sgd(
         "weights": weights_hash(backbone),
         "data": data.fingerprint,
         "share": context.share,
-        "layer": layer,
+        "layer": how.layer,
         "size": settings.size,
     }
-    done = fine_tune(
-        head,
-        Crops(part, settings.size),
-        training,
-        context,
-        names=["class"],
-        identity=identity,
-        folder="linear",
-    )
+    done = fine_tune(head, crops, training, context, names=["class"], identity=identity, folder="linear")
     with torch.no_grad():
         linear = head.linear.cpu()
         scores = linear(torch.from_numpy(test)).numpy()

@@ -126,20 +126,20 @@ def few_of(labels: NDArray[np.int8], settings: Voc07Settings) -> list[str]:
 
 
 def _warnings(few: Sequence[str], fits: Sequence[Fit | None], per_class: Mapping[str, float], folds: int) -> list[str]:
-    told = []
+    warned = []
     if few:
-        told.append(
+        warned.append(
             f"{len(few)} of {len(CLASSES)} classes have fewer than {folds} training images with them, or without, and "
             f"are left out of the mean: {', '.join(few)}."
         )
-    told += without_test_images([name for name, ap in per_class.items() if np.isnan(ap) and name not in few])
+    warned += without_test_images([name for name, ap in per_class.items() if np.isnan(ap) and name not in few])
     made = [fit for fit in fits if fit is not None]
     unconverged = sum(fit.unconverged for fit in made)
     if unconverged:
         total = sum(fit.fits for fit in made)
         names = [name for name, fit in zip(CLASSES, fits, strict=True) if fit is not None and fit.unconverged]
-        told.append(
+        warned.append(
             f"{unconverged} of {total} SVMs did not converge in 2000 iterations (ConvergenceWarning), of the classes "
             f"{', '.join(names)}."
         )
-    return told
+    return warned

@@ -86,7 +86,7 @@ def _left_out(used: NDArray[np.int64], per_class: Mapping[str, float]) -> list[s
     """Warnings of classes that are not in the mean."""
     seen = [CLASSES[c] for c in used]
     unseen = [name for name in CLASSES if name not in seen]
-    told = without_test_images([name for name in seen if np.isnan(per_class[name])])
+    warned = without_test_images([name for name in seen if np.isnan(per_class[name])])
     if unseen:
-        told.append(f"no training image has these classes, which are left out of the mean: {', '.join(unseen)}.")
-    return told
+        warned.append(f"no training image has these classes, which are left out of the mean: {', '.join(unseen)}.")
+    return warned

@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 
+from cyborgs.data.images import PhotoFiles
 from cyborgs.data.listing import list_images
 from cyborgs.errors import UserError
 from cyborgs.evaluation.sets.labelled import Classified, Split, check_apart, check_once
@@ -139,7 +140,7 @@ def _ordered(names: Iterable[str]) -> tuple[str, ...]:
 
 def _classified(photos: Sequence[Path], names: Sequence[str], classes: tuple[str, ...]) -> Classified:
     number = {name: c for c, name in enumerate(classes)}
-    return Classified(tuple(photos), np.array([number[name] for name in names], np.int64), classes)
+    return Classified(PhotoFiles(tuple(photos)), np.array([number[name] for name in names], np.int64), classes)
 
 
 def _split(train: Path, first: Found, test: Path, second: Found, left_out: Counter[str]) -> ClassifiedData:

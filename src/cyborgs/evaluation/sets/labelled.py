@@ -12,9 +12,9 @@ from typing import Any, Final, Generic, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cyborgs.data.images import Images
 from cyborgs.errors import UserError
 from cyborgs.evaluation.sets.splits import balanced_order, fingerprint, part_of, stratified
-from cyborgs.features.reading import read_photo
 
 UInt8 = NDArray[np.uint8]
 Int = NDArray[np.int64]
@@ -26,7 +26,7 @@ _ONE: Final = 60  # streams of numpy_generator(seed, "evaluation", ...) for shar
 class Labelled:
     """Photos by number and what is known of each, here which of several classes it holds. Nothing that is read is kept."""
 
-    photos: tuple[Path, ...]
+    photos: Images
     labels: NDArray[Any]
     """(N, C): 1 the photo holds the class, -1 it does not, 0 does not count; (N, 0) where nothing is known."""
 
@@ -35,16 +35,16 @@ class Labelled:
 
     def name(self, i: int) -> str:
         """What messages call photo i."""
-        return str(self.photos[i])
+        return self.photos.name(i)
 
     def read(self, i: int) -> UInt8:
         """Photo i, uint8 (H, W, 3). Raises ``data.decode.UnreadableImage`` naming the file."""
-        return read_photo(self.photos[i])
+        return self.photos.read(i)
 
     def part(self, numbers: Iterable[int]) -> Self:
         """The photos of these numbers, in their order."""
         chosen = np.fromiter(numbers, np.int64)
-        return replace(self, photos=tuple(self.photos[i] for i in chosen), labels=self.labels[chosen])
+        return replace(self, photos=self.photos.subset(chosen.tolist()), labels=self.labels[chosen])
 
     def drawn(self, share: float, seed: int) -> Int:
         """Numbers, rising, of a part that is drawn from the seed; a smaller share lies in a larger.

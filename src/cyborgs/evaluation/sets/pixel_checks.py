@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-from PIL.TiffImagePlugin import TiffImageFile
 
 from cyborgs.data.annotations.cocostuff import CocoStuffTruth
 from cyborgs.errors import UserError
@@ -19,8 +16,6 @@ from cyborgs.evaluation.sets.pixel_folder import Annotated, Classes, Layout
 Bool = NDArray[np.bool_]
 VOID_COLUMN: Final = 256
 """Of a survey: pixels that count nowhere."""
-_ORIENTATION: Final = 0x0112
-_WIDTH, _HEIGHT = 0x0100, 0x0101
 _SHOWN: Final = 5
 """Classes that a note names."""
 
@@ -87,20 +82,3 @@ def lacking_classes(train: Bool, test: Bool, names: Sequence[str]) -> list[str]:
     if not test.all():
         notes.append(f"{(~test).sum()} classes have no test pixel and do not count: {shown(~test)}")
     return notes
-
-
-def displayed_size(path: Path) -> tuple[int, int]:
-    """(H, W) of a photo as it is displayed, from its header. Raises UserError naming the file."""
-    try:
-        with Image.open(path) as picture:
-            width, height = picture.size
-            if isinstance(
-                picture, TiffImageFile
-            ):  # newer Pillows have turned the size already, older ones do so in load()
-                width, height = picture.tag_v2[_WIDTH], picture.tag_v2[_HEIGHT]
-            # Of a PNG without EXIF in its header Pillow would decode the pixels to look behind them.
-            silent = picture.format == "PNG" and "exif" not in picture.info
-            turned = not silent and picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-    except Exception as error:  # Pillow fails with many kinds on damaged files
-        raise UserError(f"{path}: no readable picture ({error}).") from error
-    return (width, height) if turned else (height, width)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cyborgs.data.annotations.folder import ListedLabels
 from cyborgs.data.annotations.truth import VOID, Labels
+from cyborgs.data.images import PhotoFiles
 from cyborgs.errors import UserError
 from cyborgs.evaluation.sets.labelled import Int, Labelled, Split, UInt8, balanced_share
 from cyborgs.evaluation.sets.lists import listed_pairs
@@ -22,7 +23,6 @@ from cyborgs.evaluation.sets.pixel_checks import (
     check_ignore,
     check_labelled,
     check_listed,
-    displayed_size,
     lacking_classes,
     numbering_notes,
 )
@@ -99,7 +99,7 @@ class PixelSet(Labelled):
 
         def one(i: int) -> NDArray[np.bool_]:
             labels = self._known(i, classes or 256)
-            self._compare(i, displayed_size(self.photos[i]), labels.shape)
+            self._compare(i, self.photos.size(i), labels.shape)
             return np.bincount(np.where(labels == VOID, VOID_COLUMN, labels).ravel(), minlength=VOID_COLUMN + 1) > 0
 
         found = np.zeros((len(self), VOID_COLUMN + 1), bool)
@@ -123,7 +123,7 @@ class PixelSet(Labelled):
     def _compare(self, i: int, size: tuple[int, ...], labels: tuple[int, ...]) -> None:
         if size != labels:
             raise UserError(
-                f"{self.photos[i]} has {size[1]} x {size[0]} pixels, but its label map "
+                f"{self.name(i)} has {size[1]} x {size[0]} pixels, but its label map "
                 f"{self._place(i)} has {labels[1]} x {labels[0]}."
             )
 
@@ -165,7 +165,7 @@ def read_list(path: Path | str, *, classes: int, ignore: int | None = None, name
         raise UserError(f"names: need {classes} (one per class), got {len(names)}")
     photos, labels = listed_pairs(Path(path))
     return PixelSet(
-        tuple(photos),
+        PhotoFiles(tuple(photos)),
         np.arange(len(photos)),
         ListedLabels(labels, ignore),
         classes,
@@ -209,7 +209,12 @@ def open_pixels(
     for (name, split), wanted, stream in zip(splits.items(), (images, test_images), (_TRAIN, _TEST), strict=True):
         left_out.update(split.left_out)
         every = PixelSet(
-            tuple(split.photos), np.arange(len(split.photos)), split.annotations, 256, layout.ignore, layout.names
+            PhotoFiles(tuple(split.photos)),
+            np.arange(len(split.photos)),
+            split.annotations,
+            256,
+            layout.ignore,
+            layout.names,
         )
         if 0 < wanted < len(every):
             left_out[f"{name} photos that were not drawn"] += len(every) - wanted

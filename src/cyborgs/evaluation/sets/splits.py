@@ -12,6 +12,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from cyborgs.data.images import Images
 from cyborgs.errors import UserError
 from cyborgs.seeds import numpy_generator
 
@@ -20,34 +21,38 @@ _CHOICE: Final = 16
 
 
 def fingerprint(
-    photos: Mapping[str, Sequence[Path]], more: Sequence[str], labels: Mapping[str, Sequence[Path]] | None = None
+    photos: Mapping[str, Images], more: Sequence[str], labels: Mapping[str, Sequence[Path]] | None = None
 ) -> str:
     """SHA-256, in hexadecimal, that tells labelled sets apart.
 
-    Of the files' names below their common folder, by part; of the sizes of photos, of the bytes of label files, which
-    are the ones that people mend in place; and of ``more``. A copy of the folder elsewhere has the same one.
+    Of the files' names below their common folder, by part; of the sizes of photos, in bytes, of the bytes of label
+    files, which are the ones that people mend in place; and of ``more``. A copy of the folder elsewhere has the same
+    one. No photo is read.
+
+    Raises:
+        UserError: a file cannot be read; names it.
     """
-    labels = labels or {}
-    parts = [*photos.items(), *labels.items()]
-    every = [str(path) for _, paths in parts for path in paths]
-    folders = {name.rpartition(os.sep)[0] for name in every}
+
+    def size(images: Images, i: int) -> tuple[str, bytes]:
+        return images.name(i), str(images.file_size(i)).encode()
+
+    files = [(part, *size(images, i)) for part, images in photos.items() for i in range(len(images))]
+    files += [(part, str(path), _hash(path)) for part, paths in (labels or {}).items() for path in paths]
+    folders = {name.rpartition(os.sep)[0] for _, name, _ in files}
     start = len(os.path.commonpath(folders)) if folders else 0
     digest = hashlib.sha256()
-    for part, paths in parts:
-        for path in paths:
-            place = os.fsencode(str(path)[start:].lstrip(os.sep))
-            try:
-                known = xxhash.xxh3_128(path.read_bytes()).digest() if part in labels else _size(path)
-            except OSError as error:
-                raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
-            digest.update(b"\0".join((part.encode(), place, known, b"")))
+    for part, name, known in files:
+        digest.update(b"\0".join((part.encode(), os.fsencode(name[start:].lstrip(os.sep)), known, b"")))
     for text in more:
         digest.update(text.encode(errors="surrogateescape") + b"\0")
     return digest.hexdigest()
 
 
-def _size(path: Path) -> bytes:
-    return str(path.stat().st_size).encode()
+def _hash(path: Path) -> bytes:
+    try:
+        return xxhash.xxh3_128(path.read_bytes()).digest()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
 
 
 def part_of(number: int, share: float) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cyborgs.data.annotations.voc import CLASSES as WITH_BACKGROUND
+from cyborgs.data.images import PhotoFiles
 from cyborgs.errors import UserError
 from cyborgs.evaluation.sets.labelled import Labelled, Split
 from cyborgs.evaluation.sets.lists import lines
@@ -46,7 +47,8 @@ def open_voc(data: str, images: int, seed: int) -> VocData:
     """
     root = _root(data)
     train, test = _part(root, "trainval"), _part(root, "test")
-    both = sorted({photo.stem for photo in train.photos} & {photo.stem for photo in test.photos})
+    names = [{Path(part.name(i)).stem for i in range(len(part))} for part in (train, test)]
+    both = sorted(names[0] & names[1])
     if both:
         raise UserError(f"{root / LISTS}: {both[0]} is in trainval and in test ({len(both)} photos are).")
     parts, left_out = [], {}
@@ -117,4 +119,4 @@ def _part(root: Path, part: str) -> Labelled:
         raise UserError(
             f"{absent[0]}: is in the lists of {part}, but there is no such photo; {len(absent)} are missing."
         )
-    return Labelled(photos, np.array(columns, np.int8).T.copy())
+    return Labelled(PhotoFiles(photos), np.array(columns, np.int8).T.copy())

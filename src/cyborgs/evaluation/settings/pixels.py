@@ -10,7 +10,7 @@ from cyborgs.evaluation.training.config import FineTuneConfig, at_least, positiv
 
 @dataclass(frozen=True)
 class LabelMapSettings:
-    """What every protocol on label maps is told of them."""
+    """What every protocol on label maps is given of them."""
 
     classes: int = 0
     """Number of classes of a folder; 0: as the data set says, or the highest label + 1."""

@@ -14,13 +14,14 @@ from cyborgs.models.backbone import Backbone
 from cyborgs.models.heads import MLPHead
 from cyborgs.models.momentum import momentum_at, target_of, update_target
 from cyborgs.structures import Batch, EpochPlan, StepOutput, StepSeed
+from cyborgs.views.config import ViewSpec
 
 
 @final
 class Byol(Method):
     """Online backbone, projector and predictor; target backbone and projector; the mean of one layer's map."""
 
-    def __init__(self, config: ByolConfig, backbone: Backbone) -> None:
+    def __init__(self, config: ByolConfig, backbone: Backbone, views: ViewSpec) -> None:
         super().__init__()
         self.config: ByolConfig = config
         self.backbone = backbone
@@ -49,3 +50,6 @@ class Byol(Method):
         m = momentum_at(progress, self.config.momentum, self.config.momentum_schedule)
         update_target(self.backbone, self.target_backbone, m)
         update_target(self.projector, self.target_projector, m)
+
+
+METHOD = Byol

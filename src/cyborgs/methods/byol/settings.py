@@ -32,3 +32,11 @@ class ByolConfig(MethodConfig):
     def plan(self, epoch: int) -> EpochPlan:
         """Every epoch alike."""
         return EpochPlan(epoch, (), {"byol": 1.0})
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The one that is embedded, where it is named."""
+        return (self.layer,) if self.layer else ()
+
+
+SETTINGS = ByolConfig

@@ -9,8 +9,9 @@ from typing import NamedTuple, final
 import torch
 from torch import Tensor
 
+from cyborgs.errors import NotFiniteError
 from cyborgs.losses import mask_contrastive_terms, vmf_cluster_loss
-from cyborgs.methods.cyborgs.prototypes import cluster_views, draw_slice_clusters
+from cyborgs.methods.cyborgs.prototypes import cluster_slices
 from cyborgs.methods.cyborgs.settings import CyborgsConfig
 from cyborgs.methods.figures import cluster_figures, embedding_figures
 from cyborgs.methods.method import JointMethod
@@ -20,9 +21,10 @@ from cyborgs.models.heads import MLPHead
 from cyborgs.models.momentum import momentum_at, target_of, update_target
 from cyborgs.ops import region_pool, resample, sample_regions
 from cyborgs.structures import Batch, EpochPlan, StepOutput, StepSeed, View
+from cyborgs.views.config import ViewSpec
 
 
-class Regions(NamedTuple):
+class SampledRegions(NamedTuple):
     """The sampled regions of one view of B images, R slots an image."""
 
     ids: Tensor
@@ -44,12 +46,12 @@ class Cyborgs(JointMethod):
 
     joint = frozenset({"contrast"})
 
-    def __init__(self, config: CyborgsConfig, backbone: Backbone, size: int, grid: int) -> None:
+    def __init__(self, config: CyborgsConfig, backbone: Backbone, views: ViewSpec) -> None:
         super().__init__()
         self.config: CyborgsConfig = config
         self.backbone = backbone
-        self.size = size
-        self.grid = grid
+        self.size = views.size
+        self.grid = views.grid
         self.fused = config.fused_layers or backbone.default_layers()
         self.clustered = config.clustered_layers or (backbone.default_clustered(),)
         width = sum(backbone.widths[layer] for layer in self.fused)
@@ -82,7 +84,7 @@ class Cyborgs(JointMethod):
     ) -> StepOutput:
         """``contrast``: Eq. 2 over all images that are given, and those of the other processes."""
         views = zip(fixed[::2], online, fixed[1::2], strict=True)
-        return self._contrast([Regions(*view) for view in views], measure)
+        return self._contrast([SampledRegions(*view) for view in views], measure)
 
     def remaining_step(
         self, batch: Batch, plan: EpochPlan, seed: StepSeed, *, measure: bool = False
@@ -148,13 +150,13 @@ class Cyborgs(JointMethod):
         sampled: Sequence[Tensor],
         online: Sequence[dict[str, Tensor]],
         target: Sequence[dict[str, Tensor]],
-    ) -> list[Regions]:
+    ) -> list[SampledRegions]:
         return [
-            Regions(ids, self._predict(view, ids, maps), self._project(view, ids, fixed))
+            SampledRegions(ids, self._predict(view, ids, maps), self._project(view, ids, fixed))
             for view, ids, maps, fixed in zip(batch.views, sampled, online, target, strict=True)
         ]
 
-    def _contrast(self, views: Sequence[Regions], measure: bool) -> StepOutput:
+    def _contrast(self, views: Sequence[SampledRegions], measure: bool) -> StepOutput:
         """Eq. 2, and its figures."""
         first, second = views
         terms = mask_contrastive_terms(
@@ -199,28 +201,25 @@ class Cyborgs(JointMethod):
                 concatenate_at([m[layer] for layer in self.clustered], side, side).detach()
                 for m in (first[0], target[1])
             ]
-        size = self.config.slice_size
+        if measure and not all(bool(torch.isfinite(source.sum())) for source in sources):
+            raise NotFiniteError("k-means: the maps hold NaN or infinity")
         totals, intra, inter = [], [], []
-        for start in range(0, len(batch), size):
-            part = slice(start, start + size)
-            coordinates = (seed.epoch, seed.step, (batch.first + start) // size)
-            k = draw_slice_clusters(self.config, clusters, sources[0][part], seed.seed, coordinates)
-            assignments, prototypes = cluster_views(self.config, [s[part] for s in sources], k, seed.seed, coordinates)
+        place = (seed.seed, seed.epoch, seed.step, batch.first)
+        for number, part in enumerate(cluster_slices(self.config, sources, clusters, *place)):
+            images, k = part.images, part.k
             terms = vmf_cluster_loss(
-                maps[0][part],
-                maps[1][part],
-                assignments[0],
-                assignments[1],
-                prototypes[0],
-                prototypes[1],
-                batch.views[0].geometry[part],
-                batch.views[1].geometry[part],
+                maps[0][images],
+                maps[1][images],
+                *part.assignments,
+                *part.prototypes,
+                batch.views[0].geometry[images],
+                batch.views[1].geometry[images],
                 kappa=self.config.kappa,
                 alignment=self.config.alignment,
                 distance=self.config.distance,
             )
-            if measure and start == 0:
-                metrics.update(cluster_figures(maps[0][part].detach(), assignments[0], prototypes[0]))
+            if measure and number == 0:
+                metrics.update(cluster_figures(maps[0][images].detach(), part.assignments[0], part.prototypes[0]))
             totals.append(terms["total"])
             scale = math.log(k) if k > 1 and self.config.distance == "vmf" else 1.0
             intra.append(terms["intra"].detach() / scale)
@@ -228,3 +227,6 @@ class Cyborgs(JointMethod):
         metrics["cluster/intra_over_log_k"] = torch.stack(intra).mean()
         metrics["cluster/inter_over_log_k"] = torch.stack(inter).mean()
         return torch.stack(totals).mean()
+
+
+METHOD = Cyborgs

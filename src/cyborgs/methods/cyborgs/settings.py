@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Final, Literal
 
-from cyborgs.methods.settings import WIDEST, MethodConfig, check, epochs_from_steps
+from cyborgs.engine.optimizer_config import OptimizerConfig
+from cyborgs.engine.schedule import learning_rate, warmup_steps
+from cyborgs.methods.settings import WIDEST, Bootstrapping, MethodConfig, RunFacts, check, epochs_from_steps
 from cyborgs.structures import EpochPlan
+
+PAPER_REFRESH: Final = 184_800
+"""Steps between two bootstrappings in the paper: 100 epochs of COCO train2017 in batches of 64."""
+
+FEW_STEPS: Final = 200
+"""A warm-up of fewer steps at the full rate teaches little."""
 
 
 @dataclass(frozen=True)
@@ -14,6 +23,7 @@ class CyborgsConfig(MethodConfig):
     """CYBORGS (Sections 3.2 to 3.4 and 4.1 of the paper)."""
 
     has_negatives = True
+    batch_unit_field = "method.slice_size"
 
     warmup_epochs: int = 5
     """W: first epochs, with loss 2 alone; masks are made right after them."""
@@ -36,7 +46,7 @@ class CyborgsConfig(MethodConfig):
     slice_size: int = 8
     """Images that are clustered together for loss 2."""
     kmeans_iterations: int = 20
-    """Iterations of spherical k-means, at most."""
+    """Iterations of spherical k-means: so many in a step, at most so many for the masks."""
     kappa: float = 10.0
     """Concentration of the von Mises-Fisher distributions (Eq. 4)."""
     distance: Literal["vmf", "euclidean"] = "vmf"
@@ -110,3 +120,107 @@ class CyborgsConfig(MethodConfig):
         if self.cluster_every > 0 and epoch % self.cluster_every == 0 and self.cluster_weight > 0:
             losses["cluster"] = self.cluster_weight
         return EpochPlan(epoch, ("masks",) if due else (), losses, rides=("labels",))
+
+    def default_optimizer(self) -> OptimizerConfig:
+        """LARS as in Section 4.1."""
+        return OptimizerConfig()
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Those of both losses."""
+        return tuple(dict.fromkeys((*self.fused_layers, *self.clustered_layers)))
+
+    @property
+    def batch_unit(self) -> int:
+        """Slices of loss 2 are whole."""
+        return self.slice_size
+
+    @property
+    def artefacts(self) -> tuple[str, ...]:
+        """Loss 1 contrasts the regions of masks."""
+        return ("masks",)
+
+    @property
+    def bootstrapping(self) -> Bootstrapping:
+        """Section 3.3: by the layers and the range of K of loss 2."""
+        return Bootstrapping(self.clusters, self.kmeans_iterations, self.clustered_layers)
+
+    def most_expensive(self, *, quick: bool = False) -> CyborgsConfig:
+        """The largest K always; memory does not grow with iterations."""
+        iterations = 1 if quick else self.kmeans_iterations
+        return replace(self, clusters=(self.clusters[1],) * 2, kmeans_iterations=iterations)
+
+    def typical(self) -> CyborgsConfig:
+        """The mean K always: the time of k-means grows with K about linearly."""
+        return replace(self, clusters=(self._mean_clusters,) * 2)
+
+    @property
+    def _mean_clusters(self) -> int:
+        return round(sum(self.clusters) / 2)
+
+    def figures(self, numbers: Mapping[str, float]) -> dict[str, float]:
+        """``contrast/matched_share``: of a view's regions, how many the other view holds too."""
+        regions = numbers.get("contrast/regions", 0.0)
+        return {"contrast/matched_share": numbers["contrast/matched"] * self.regions / regions} if regions > 0 else {}
+
+    def forecast_notes(self) -> Iterator[tuple[str, str, str]]:
+        """K, where it is drawn."""
+        low, high = self.clusters
+        if low < high:
+            note = f"the mean of its range {low} to {high}, for times; {high} for memory"
+            yield "K", f"{self._mean_clusters}", note
+
+    def advice(self, facts: RunFacts) -> Iterator[str]:
+        """On warm-up, refreshes and slots for regions."""
+        resolved = self.resolved(facts.steps_per_epoch)
+        yield from resolved._advice_on_schedule(facts, in_epochs=self.refresh_steps is None)
+        cells, most = facts.views.grid**2, facts.mask_regions
+        if min(most, cells) < self.regions:
+            grid = f"views.grid {facts.views.grid} has {cells} cells"
+            why = grid if cells <= most else f"the masks have {most} regions"
+            yield (
+                f"At most {min(most, cells)} of the {self.regions} slots for regions can be filled, since {why}. "
+                "Lower --method.regions, or raise what limits them."
+            )
+
+    def _advice_on_schedule(self, facts: RunFacts, *, in_epochs: bool) -> Iterator[str]:
+        steps, optimizer = facts.steps_per_epoch, facts.optimizer
+        warmup = self.warmup_epochs * steps
+        if self.warmup_epochs >= facts.epochs:
+            yield (
+                f"All {facts.epochs} epochs are warm-up (method.warmup_epochs {self.warmup_epochs}): "
+                "no masks are made and the contrastive loss is never used. Raise --epochs or lower --method.warmup-epochs."
+            )
+            return
+        rising = warmup_steps(optimizer, steps, facts.epochs)
+        if 0 < warmup <= rising:
+            rates = [
+                learning_rate(optimizer, step, steps, facts.epochs, facts.batch_size)
+                for step in range(min(warmup, 100_000))
+            ]
+            peak = optimizer.lr * facts.batch_size / optimizer.lr_batch
+            if sum(rates) / peak < FEW_STEPS:
+                yield (
+                    f"The warm-up of {warmup} steps lies inside the learning rate's own warm-up of {rising:.0f} steps: it "
+                    f"learns as much as {sum(rates) / peak:.0f} steps at the full rate, and the first masks come from a "
+                    "network that has seen next to no training. Raise --method.warmup-epochs (or --method.warmup-steps), or "
+                    "lower --optimizer.warmup-epochs (or --optimizer.warmup-fraction)."
+                )
+        if facts.masks != "bootstrap":
+            return
+        between = self.refresh_every * steps
+        if self.refresh_every == 0 or not any(
+            self.plan(e).refresh for e in range(self.warmup_epochs + 1, facts.epochs)
+        ):
+            yield (
+                f"Masks are made once, at epoch {self.warmup_epochs}, and never again in {facts.epochs} epochs: "
+                "they stay those of the warm-up. Lower --method.refresh-every or give --method.refresh-steps."
+            )
+        elif in_epochs and between < PAPER_REFRESH / 20:
+            yield (
+                f"Masks are refreshed after {between:,} steps; in the paper after {PAPER_REFRESH:,}. "
+                "If that is too soon, give --method.refresh-steps or raise --method.refresh-every."
+            )
+
+
+SETTINGS = CyborgsConfig

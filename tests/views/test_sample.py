@@ -10,8 +10,8 @@ import pytest
 from cyborgs.views.config import Crop, ViewSpec
 from cyborgs.views.geometry import crop_resize
 from cyborgs.views.labels import grid_labels
-from cyborgs.views.pair import OneView, make_views
 from cyborgs.views.photometric import random_photometry
+from cyborgs.views.sample import OneView, Photo, make_views
 
 SPEC = ViewSpec(size=64, grid=4)
 PLAIN = Crop(jitter=0, grey=0, blur=0, solarise=0)
@@ -28,7 +28,7 @@ def label_map() -> np.ndarray:
 def views(
     spec: ViewSpec = SPEC, maps: np.ndarray | None = None, seed: int = 0, pixels: np.ndarray | None = None
 ) -> tuple[tuple[OneView, ...], np.ndarray]:
-    return make_views(image() if pixels is None else pixels, maps, spec, np.random.default_rng(seed))
+    return make_views(Photo(image() if pixels is None else pixels, maps), spec, np.random.default_rng(seed))
 
 
 def test_shapes_and_dtypes() -> None:

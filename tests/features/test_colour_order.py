@@ -8,10 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cyborgs.evaluation.photos.colour_order import colour_doubt, colour_warning, first_layers
 from cyborgs.evaluation.sets.classified import open_folders
 from cyborgs.evaluation.sets.pixel_sets import open_pixels
 from cyborgs.evaluation.sets.voc_lists import open_voc
+from cyborgs.features.colour_order import colour_doubt, colour_warning, first_layers
 from cyborgs.models.backbone import Backbone
 from cyborgs.models.config import BackboneConfig
 from tests.evaluation.protocols.contract import make_classes, make_pixels
