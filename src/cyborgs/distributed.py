@@ -266,16 +266,12 @@ class Pieces:
         state = _flag(False).repeat(1 + world_size())
         state[0] = self._stop
         state[1 + rank()] = self._failure is not None
-        work = dist.all_reduce(state, op=dist.ReduceOp.MAX, async_op=True)
-        self._sent.append((state, work))
+        self._sent.append((state, dist.all_reduce(state, op=dist.ReduceOp.MAX, async_op=True)))
         return len(self._sent) > self.ahead and self._found()
 
     def finish(self) -> bool:
         """Wait for the others' last pieces; returns and raises as ``do``."""
-        while self._sent:
-            if self._found():
-                return True
-        return False
+        return any(self._found() for _ in range(len(self._sent)))
 
     def _found(self) -> bool:
         """What the processes said in the oldest call that is not known yet; where it is the end, nothing stays under way."""
