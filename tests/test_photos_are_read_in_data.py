@@ -13,7 +13,7 @@ ALLOWED = {
     ("doctor/speeds.py", "decode"): "measures the decoder, on bytes that it made and on those of Images",
     ("doctor/speeds.py", "simplejpeg"): "makes the JPEG on which it is measured",
     ("doctor/probes.py", "simplejpeg"): "names the versions of libraries; opens nothing",
-    ("masks/static.py", "simplejpeg"): "its version is part of what masks depend on",
+    ("prepare/cache.py", "simplejpeg"): "its version is part of what masks depend on",
     ("report/render.py", "decode"): "the monitors' pictures, which the product wrote itself",
     ("report/pictures.py", "Image.open"): "label maps of --truth",
 }
