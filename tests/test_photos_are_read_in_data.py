@@ -14,6 +14,7 @@ ALLOWED = {
     ("doctor/speeds.py", "simplejpeg"): "makes the JPEG on which it is measured",
     ("doctor/probes.py", "simplejpeg"): "names the versions of libraries; opens nothing",
     ("prepare/cache.py", "simplejpeg"): "its version is part of what masks depend on",
+    ("prepare/makers.py", "imread"): "saliency maps that were prepared",
     ("report/render.py", "decode"): "the monitors' pictures, which the product wrote itself",
     ("report/pictures.py", "Image.open"): "label maps of --truth",
 }
