@@ -173,6 +173,19 @@ def test_a_scan_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
     assert again == scan(list_images(root), use_cache=False)
 
 
+def test_a_scan_that_is_interrupted_keeps_what_it_found(folder: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache" / "scan.jsonl"
+
+    def stop(done: int, total: int) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        scan(list_images(folder), cache=cache, workers=1, progress=stop)
+    (journal,) = cache.parent.iterdir()
+    assert len(journal.read_text().splitlines()) == 1 + 5  # the fifth was noted before the stop
+
+
 def test_two_scans_at_once_do_not_disturb_each_other(folder: Path, tmp_path: Path) -> None:
     cache = tmp_path / "scan.jsonl"
     inner: list[object] = []

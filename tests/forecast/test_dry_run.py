@@ -141,7 +141,7 @@ def test_k_is_the_largest_for_memory_and_the_mean_for_time(photos: Path, monkeyp
         assert config.clusters[0] == config.clusters[1]
         return draw(config, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("cyborgs.methods.cyborgs.method.draw_slice_clusters", noted)
+    monkeypatch.setattr("cyborgs.methods.cyborgs.prototypes.draw_slice_clusters", noted)
     groups: list[tuple[int, int]] = []
     build = generation_cost.build_source
 

@@ -24,7 +24,7 @@ from cyborgs.health import guard
 from cyborgs.health.config import HealthConfig
 from cyborgs.health.guard import Health, SickRunError
 from cyborgs.masks.config import MaskConfig
-from cyborgs.masks.source import chunks
+from cyborgs.masks.source import SourceDefaults, chunks
 from cyborgs.methods.byol.settings import ByolConfig
 from cyborgs.recipes.demo import demo
 from cyborgs.runs import assemble
@@ -132,7 +132,7 @@ def one_background(y: torch.Tensor) -> torch.Tensor:
     return same + 1e-6 * y.mean(dim=(2, 3), keepdim=True)
 
 
-class Labels:
+class Labels(SourceDefaults):
     """A source of masks that gives what it is told."""
 
     name, void, needs_images = "bootstrap", None, False

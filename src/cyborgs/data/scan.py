@@ -75,24 +75,29 @@ def scan(
     skipped = list(listing.skipped)
     fresh: dict[str, Verdict] = {}
     changed = False
-    if progress:
-        progress(0, total)
-    for done, (name, verdict) in enumerate(_judge_all(listing, known, max_pixels, workers), 1):
-        new = known.get(name) != verdict
-        changed |= new
-        if verdict.keep:
-            fresh[name] = verdict
-            if kept and new:
-                kept.note(name, verdict)
-        if verdict.reason:
-            skipped.append((name, verdict.reason))
-        elif min(verdict.height, verdict.width) < min_side:
-            size = f"{verdict.width} x {verdict.height}"
-            skipped.append((name, f"too small: {size} pixels, each side needs at least {min_side}"))
-        else:
-            images.append((name, verdict.height, verdict.width, verdict.hash))
+    try:
         if progress:
-            progress(done, total)
+            progress(0, total)
+        for done, (name, verdict) in enumerate(_judge_all(listing, known, max_pixels, workers), 1):
+            new = known.get(name) != verdict
+            changed |= new
+            if verdict.keep:
+                fresh[name] = verdict
+                if kept and new:
+                    kept.note(name, verdict)
+            if verdict.reason:
+                skipped.append((name, verdict.reason))
+            elif min(verdict.height, verdict.width) < min_side:
+                size = f"{verdict.width} x {verdict.height}"
+                skipped.append((name, f"too small: {size} pixels, each side needs at least {min_side}"))
+            else:
+                images.append((name, verdict.height, verdict.width, verdict.hash))
+            if progress:
+                progress(done, total)
+    except BaseException:
+        if kept:
+            kept.leave()
+        raise
     if kept:
         kept.close(fresh if changed or len(fresh) != len(known) else None)
     if not images:

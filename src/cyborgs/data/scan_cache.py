@@ -112,6 +112,12 @@ class ScanCache:
             with contextlib.suppress(OSError):
                 journal.unlink()
 
+    def leave(self) -> None:
+        """The scan was stopped: what it found stays in its journal."""
+        if self._journal is not None:
+            with contextlib.suppress(OSError):
+                self._journal.close()
+
     def _replace(self, verdicts: Mapping[str, Verdict]) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         handle, aside = tempfile.mkstemp(dir=self._path.parent, prefix=self._path.name, suffix=".tmp")
