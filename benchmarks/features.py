@@ -25,8 +25,8 @@ import torch
 
 from cyborgs.data.images import PhotoFiles
 from cyborgs.evaluation.photos import voting
-from cyborgs.features.cache import BATCH, Extraction, extract, squares
-from cyborgs.features.threads import threads_by_default
+from cyborgs.features.cache import BATCH, Extraction, features
+from cyborgs.features.threads import ahead, threads_by_default
 from cyborgs.features.transforms import Square
 from cyborgs.models.backbone import Backbone
 from cyborgs.models.config import BackboneConfig
@@ -127,11 +127,11 @@ def main() -> None:
                 backbone(ready, [layer])
 
         def loader() -> None:
-            for _ in squares(photos, how.transform, args.decoders):
+            for _ in ahead(lambda i: how.transform(photos.read(i), i), range(count), args.decoders):
                 pass
 
         def whole() -> None:
-            extract(backbone, photos, how, threads=args.decoders)
+            features(backbone, photos, how, threads=args.decoders)
 
         works = (bare, loader, whole)
         for work in works:  # warms all up

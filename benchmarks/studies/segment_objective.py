@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from cyborgs.api import read_photos
-from cyborgs.features.threads import stream_maps
+from cyborgs.features.extraction import stream_maps
 from cyborgs.models.named import open_named
 from cyborgs.ops import spherical_kmeans
 from cyborgs.ops.streaming_kmeans import StreamingKMeans, mean_cosine

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from cyborgs.data.palette import nearest
 from cyborgs.errors import UserError
 from cyborgs.features.clustering import Clusters, cluster_photos
-from cyborgs.features.extraction import frozen_maps, iterate_maps, join, layer_maps
+from cyborgs.features.extraction import iterate_maps, join, layer_maps
+from cyborgs.features.frozen_maps import frozen_maps
 from cyborgs.metrics.segmentation import confusion, hungarian_scores
 from tests.features.fakes import FakeBackbone, MemoryPhotos, blocks
 
@@ -109,14 +110,14 @@ def test_maps_of_equal_sizes_share_calls_and_the_mode_is_given_back(scenes):
 
 def test_batches_do_not_grow_beyond_their_bound(scenes, monkeypatch):
     photos, _ = scenes
-    monkeypatch.setattr("cyborgs.features.extraction.CALL_PIXELS", 2 * 96 * 128)
+    monkeypatch.setattr("cyborgs.features.extraction.SHARED_PIXELS", 2 * 96 * 128)
     backbone = FakeBackbone()
     list(iterate_maps(backbone, photos, ["layer2"]))
     assert backbone.calls == 3  # three large ones: two and one; three of half that area: together
 
 
 def test_whitening_whitens(monkeypatch):
-    monkeypatch.setattr("cyborgs.features.extraction.CELLS_PER_CHANNEL", 10**6)
+    monkeypatch.setattr("cyborgs.features.frozen_maps.CELLS_PER_CHANNEL", 10**6)
     rng = np.random.default_rng(0)
     photos = MemoryPhotos([rng.integers(0, 256, (64, 96, 3), dtype=np.uint8) for _ in range(8)])
     maps = frozen_maps(FakeBackbone(), photos, ["layer2"])

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from cyborgs.features.extraction import join, layer_maps
-from cyborgs.features.threads import Hands, ahead, batches, stream_maps
+from cyborgs.features.extraction import batches, join, layer_maps, stream_maps
+from cyborgs.features.threads import Hands, ahead
 from tests.features.fakes import FakeBackbone, MemoryPhotos, blocks
 
 
@@ -78,7 +78,7 @@ def test_hands_do_everything_and_pass_errors_on(threads):
 
 
 def test_batches_are_of_equal_size_and_bounded(monkeypatch):
-    monkeypatch.setattr("cyborgs.features.threads.CALL_PIXELS", {"cpu": 2 * 96 * 128, "cuda": 10**9})
+    monkeypatch.setattr("cyborgs.features.extraction.CALL_PIXELS", {"cpu": 2 * 96 * 128, "cuda": 10**9})
     some = photos((6, 8), (6, 8), (6, 8), (4, 6), (4, 6), (6, 8))
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     assert [list(b) for b in batches(some, 0, cpu)] == [[0, 1], [2], [3, 4], [5]]
@@ -100,7 +100,7 @@ def test_maps_come_in_order_and_only_those_that_are_wanted(threads):
 
 
 def test_what_is_missing_does_not_change_the_rest(monkeypatch):
-    monkeypatch.setattr("cyborgs.features.threads.CALL_PIXELS", {"cpu": 10**9, "cuda": 10**9})
+    monkeypatch.setattr("cyborgs.features.extraction.CALL_PIXELS", {"cpu": 10**9, "cuda": 10**9})
     some = photos(*[(6, 8)] * 4)
     everything = {i: m for i, _, m in stream_maps(FakeBackbone(), some, ["layer2"])}
     for i, _, joined in stream_maps(FakeBackbone(), some, ["layer2"], wanted=lambda i: i == 2):

@@ -17,7 +17,7 @@ from cyborgs.engine.checkpoint import Checkpoints
 from cyborgs.engine.log import RunLog
 from cyborgs.engine.signals import Stop
 from cyborgs.features.cache import Extraction, features
-from cyborgs.features.extraction import frozen_maps
+from cyborgs.features.frozen_maps import frozen_maps
 from cyborgs.features.transforms import Square
 from cyborgs.masks.store import MaskStore
 from cyborgs.runs.assemble import build_trainer

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 import torch
@@ -18,9 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cyborgs.data.images import Images
-from cyborgs.errors import NotFiniteError, printable
-from cyborgs.features.extraction import Progress, UInt8, frozen
-from cyborgs.features.threads import ahead, threads_by_default
+from cyborgs.features.extraction import Progress, forward_photos
 from cyborgs.features.transforms import Transform
 from cyborgs.files import make_folder, write_bytes
 from cyborgs.models.weights import weights_hash
@@ -34,6 +32,8 @@ FORMAT: Final = 2
 BATCH: Final = {"cpu": 8, "cuda": 64}
 """Photos in a call of the network, by kind of device. Constant, and the last call is filled up: a photo's features do
 not depend on which photos are listed beside it."""
+SHARD: Final = 512
+"""Photos whose features lie in one file: whole calls on each kind of device."""
 POOLS: Final = {2: (10, 10, 4), 4: (16, 8, 0), 8: (13, 5, 0), 16: (8, 3, 0), 32: (6, 1, 0)}
 """Window, step and padding by a map's stride, such that a photo of 224 gives 8192 to 9216 numbers of a ResNet-50
 (OpenSelfSup)."""
@@ -63,8 +63,8 @@ def _read(path: Path, photos: int) -> Float32 | None:
         data = path.read_bytes()
     except OSError:
         return None
-    content, seal = data[:-8], data[-8:]
-    if xxhash.xxh64(content).digest() != seal:
+    content, checksum = data[:-8], data[-8:]
+    if xxhash.xxh64(content).digest() != checksum:
         return None
     values: Float32 = np.load(io.BytesIO(content), allow_pickle=False)
     return values if len(values) == photos else None
@@ -87,63 +87,32 @@ def _pool(maps: Tensor, stride: int, pooling: str) -> Tensor:
     return F.avg_pool2d(maps, window, step, min(padding, window // 2)).flatten(1)
 
 
-def squares(photos: Images, transform: Transform, threads: int) -> Iterator[UInt8]:
-    """The squares of all photos, made in threads ahead of the network."""
-
-    def square(i: int) -> UInt8:
-        return transform(photos.read(i), i)
-
-    yield from ahead(square, range(len(photos)), threads)
-
-
-@torch.no_grad()
-def extract(
+def _rows(
     backbone: Backbone,
     photos: Images,
     extraction: Extraction,
-    *,
-    threads: int | None = None,
-    progress: Progress | None = None,
-) -> Float32:
-    """Features (N, C) of N photos, in eval mode, on the backbone's device.
-
-    Raises:
-        NotFiniteError: they hold NaN or infinity; names the photo.
-        UnreadableImage: names the file.
-    """
+    indices: Sequence[int],
+    threads: int | None,
+    progress: Progress | None,
+) -> Iterator[Float32]:
+    """Features (C,) of these photos, one after the other."""
     layer = extraction.layer
-    backbone.check_layers([layer])
     stride = backbone.strides[layer]
-    parts: list[Float32] = []
-
-    def keep(features: Tensor, count: int) -> None:
-        values: Float32 = features[:count].float().cpu().numpy()
-        if not np.isfinite(values).all():
-            first = len(parts) * batch + int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
-            raise NotFiniteError(
-                f"{printable(photos.name(first))}: {layer} holds NaN or infinity. The weights are damaged."
-            )
-        parts.append(values)
-        if progress is not None:
-            progress(min(len(parts) * batch, len(photos)), len(photos))
-
-    with frozen(backbone) as device:
-        batch = BATCH.get(device.type, BATCH["cuda"])
-        waiting: tuple[Tensor, int] | None = None
-        made = squares(photos, extraction.transform, threads_by_default() if threads is None else threads)
-        while some := list(islice(made, batch)):
-            filled = torch.from_numpy(np.stack(some + [some[-1]] * (batch - len(some))))
-            if device.type == "cuda":
-                filled = filled.pin_memory()
-            # (B, H, W, 3) seen as (B, 3, H, W): channels_last as it is, the faster format.
-            images = filled.to(device, non_blocking=True).permute(0, 3, 1, 2)
-            maps = backbone(backbone.normalise(images), layers=[layer])[layer]
-            if waiting is not None:  # fetched one call later: a GPU computes while photos are collected
-                keep(*waiting)
-            waiting = _pool(maps, stride, extraction.pooling), len(some)
-        if waiting is not None:
-            keep(*waiting)
-    return np.concatenate(parts) if parts else np.zeros((0, backbone.widths[layer]), np.float32)
+    batch = BATCH.get(next(backbone.parameters()).device.type, BATCH["cuda"])
+    for _, _, pooled in forward_photos(
+        backbone,
+        photos,
+        [layer],
+        [indices[first : first + batch] for first in range(0, len(indices), batch)],
+        see=extraction.transform,
+        keep=lambda photo: None,
+        reduce=lambda maps: {layer: _pool(maps[layer], stride, extraction.pooling)},
+        fill=batch,
+        channels_last=True,
+        threads=threads,
+        progress=progress,
+    ):
+        yield pooled[layer].numpy()
 
 
 def features(
@@ -156,66 +125,45 @@ def features(
     progress: Progress | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Float32:
-    """As ``extract``, but what lies in ``cache`` is taken from there, and what does not is put there.
+    """Features (N, C) of N photos, in eval mode, on the backbone's device.
 
-    The key is made of the network's weights, architecture and normalisation, of layer, transform and pooling, and of
-    the photos' fingerprint. A damaged file is made anew.
+    What lies in ``cache`` is taken from there, and what does not is put there: a folder of shards of ``SHARD`` photos, so
+    that an interrupted extraction goes on after the last one written; a damaged one is computed again. The folder's name
+    is made of the network's weights, architecture and normalisation, of layer, transform and pooling, and of the photos'
+    fingerprint.
+
+    Raises:
+        NotFiniteError: they hold NaN or infinity; names the photo.
+        UnreadableImage: names the file.
+        UserError: there is no such layer.
     """
-    if cache is None:
-        return extract(backbone, photos, extraction, threads=threads, progress=progress)
+    backbone.check_layers([extraction.layer])
+    if not len(photos):
+        return np.zeros((0, backbone.widths[extraction.layer]), np.float32)
     device = next(backbone.parameters()).device.type
-    path = cache / f"{_key(backbone, photos, extraction, device)}.npy"
-    found = _read(path, len(photos))
-    if found is None:
-        if path.exists():
-            say(f"{path}: damaged; the features are computed again.")
-        found = extract(backbone, photos, extraction, threads=threads, progress=progress)
-        make_folder(cache, parents=True)
-        _write(path, found)
-    elif progress is not None:
-        progress(len(photos), len(photos))
-    return found
-
-
-class Means(Protocol):
-    """What an evaluation has at hand; see ``evaluation/contract.py``."""
-
-    @property
-    def cache(self) -> Path | None:
-        """Folder of kept features."""
-
-    @property
-    def workers(self) -> int:
-        """Threads; 0: as many as fit."""
-
-    @property
-    def progress(self) -> Progress | None:
-        """Called with photos done and photos in all."""
-
-    @property
-    def say(self) -> Callable[[str], None]:
-        """Takes lines for people."""
-
-
-def features_of(backbone: Backbone, sets: Sequence[Images], extraction: Extraction, context: Means) -> list[Float32]:
-    """The features of several lists of photos, with one progress over all."""
-    total = sum(len(photos) for photos in sets)
-    found: list[Float32] = []
-    for photos in sets:
-        before = sum(len(one) for one in found)
-        found.append(
-            features(
-                backbone,
-                photos,
-                extraction,
-                cache=context.cache,
-                threads=context.workers or None,
-                progress=_after(context.progress, before, total),
-                say=context.say,
-            )
-        )
-    return found
-
-
-def _after(progress: Progress | None, before: int, total: int) -> Progress | None:
-    return None if progress is None else lambda done, _: progress(before + done, total)
+    folder = None if cache is None else cache / _key(backbone, photos, extraction, device)
+    shards = {
+        f"{first:08d}.npy": range(first, min(first + SHARD, len(photos))) for first in range(0, len(photos), SHARD)
+    }
+    found: dict[str, Float32] = {}
+    if folder is not None:
+        make_folder(folder, parents=True)
+        for name, shard in shards.items():
+            values = _read(folder / name, len(shard))
+            if values is not None:
+                found[name] = values
+            elif (folder / name).exists():
+                say(f"{folder / name}: damaged; the features of its photos are computed again.")
+    missing = [name for name in shards if name not in found]
+    indices = [i for name in missing for i in shards[name]]
+    kept = len(photos) - len(indices)
+    if progress is not None and kept:
+        progress(kept, len(photos))
+    counted = None if progress is None else lambda done, _: progress(kept + done, len(photos))
+    # All that is missing in one pass: threads read ahead beyond the end of a shard.
+    rows = _rows(backbone, photos, extraction, indices, threads, counted)
+    for name in missing:
+        found[name] = np.stack(list(islice(rows, len(shards[name]))))
+        if folder is not None:
+            _write(folder / name, found[name])
+    return np.concatenate([found[name] for name in shards])

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from cyborgs.data.images import Images
 from cyborgs.errors import UserError
-from cyborgs.features.extraction import Progress, UInt8, join, layer_maps
-from cyborgs.features.threads import stream_maps
+from cyborgs.features.extraction import Progress, UInt8, join, layer_maps, stream_maps
 from cyborgs.masks.bootstrap import cap_short_side
 from cyborgs.ops.enlarge import Enlarged, of_cells
 from cyborgs.ops.streaming_kmeans import SAMPLE_BYTES, StreamingKMeans

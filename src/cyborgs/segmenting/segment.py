@@ -15,8 +15,8 @@ from cyborgs.data.images import Images
 from cyborgs.data.palette import nearest
 from cyborgs.errors import UserError
 from cyborgs.features.clustering import Clusters, cluster_photos
-from cyborgs.features.extraction import Progress, UInt8
-from cyborgs.features.threads import Hands, stream_maps, threads_by_default
+from cyborgs.features.extraction import Progress, UInt8, stream_maps
+from cyborgs.features.threads import Hands, threads_by_default
 from cyborgs.files import write_bytes
 from cyborgs.masks.config import CrfConfig
 from cyborgs.masks.crf import refine, require_crf

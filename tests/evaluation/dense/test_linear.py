@@ -9,7 +9,8 @@ from PIL import Image
 from cyborgs.errors import UserError
 from cyborgs.evaluation.dense.linear import Probe, ProbeSettings, cell_labels, linear_segmentation, maps_of_both
 from cyborgs.evaluation.sets.pixel_sets import PixelSet, read_list
-from cyborgs.features.extraction import Whitening, resize
+from cyborgs.features.extraction import resize
+from cyborgs.features.frozen_maps import Whitening
 from tests.features.fakes import FakeBackbone, blocks
 
 

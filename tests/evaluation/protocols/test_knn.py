@@ -14,7 +14,7 @@ from cyborgs.evaluation.contract import Context, Result
 from cyborgs.evaluation.protocols import knn
 from cyborgs.evaluation.sets.classified import ClassifiedData
 from cyborgs.evaluation.settings.photos import KnnSettings
-from cyborgs.features.cache import Extraction, extract
+from cyborgs.features.cache import Extraction, features
 from cyborgs.features.transforms import Square
 from tests.conftest import make_photos
 from tests.evaluation.protocols.contract import CLASSES, ProtocolContract, make_backbone, make_classes
@@ -43,7 +43,7 @@ def test_as_scikit_learn(tmp_path: Path) -> None:
     result = found(data)
     backbone = make_backbone()
     how = Extraction(backbone.layers[-1], Square(32))
-    train, test = (extract(backbone, part.photos, how).astype(np.float64) for part in (data.train, data.test))
+    train, test = (features(backbone, part.photos, how).astype(np.float64) for part in (data.train, data.test))
     train, test = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (train, test))
     for k in (5, 1, 20):
         oracle = KNeighborsClassifier(k, weights=lambda d: np.exp((1 - d**2 / 2) / 0.07), algorithm="brute")

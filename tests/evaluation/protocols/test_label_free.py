@@ -14,7 +14,7 @@ from cyborgs.errors import UserError
 from cyborgs.evaluation.contract import Context
 from cyborgs.evaluation.protocols import knn, label_free
 from cyborgs.evaluation.settings.photos import KnnSettings, LabelFreeSettings
-from cyborgs.features.cache import Extraction, extract
+from cyborgs.features.cache import Extraction, features
 from cyborgs.features.colour_order import colour_doubt
 from cyborgs.features.transforms import Drawn, Square
 from cyborgs.metrics.judged import Pairs
@@ -37,7 +37,7 @@ def test_figures_are_loops_over_pairs(tmp_path: Path) -> None:
     backbone = make_backbone()
 
     def unit(transform: Square | Drawn) -> np.ndarray:
-        rows = extract(backbone, data.test.photos, Extraction(backbone.layers[-1], transform)).astype(np.float64)
+        rows = features(backbone, data.test.photos, Extraction(backbone.layers[-1], transform)).astype(np.float64)
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
     x, crops = unit(Square(32)), unit(Drawn(32, 0))

@@ -16,7 +16,7 @@ from cyborgs.evaluation.contract import Context
 from cyborgs.evaluation.protocols import linear_classification as protocol
 from cyborgs.evaluation.settings.photos import LinearClassificationSettings
 from cyborgs.evaluation.training.batches import LabelledBatches
-from cyborgs.features.cache import Extraction, extract
+from cyborgs.features.cache import Extraction, features
 from cyborgs.features.transforms import Square
 from tests.conftest import make_photos
 from tests.evaluation.protocols.contract import ProtocolContract, make_backbone, make_classes
@@ -69,7 +69,7 @@ def test_sgd_is_torchs_own_on_the_features_of_each_crop(
         loss.backward()
         optimizer.step()
     assert result.settings["last_loss"] == pytest.approx(float(loss.detach()), rel=1e-4)
-    test = torch.from_numpy(extract(backbone, data.test.photos, Extraction(layer, Square(32))))
+    test = torch.from_numpy(features(backbone, data.test.photos, Extraction(layer, Square(32))))
     wanted = head(test).argmax(dim=1).numpy() == data.test.labels
     assert result.value == wanted.mean()
 
@@ -90,7 +90,7 @@ def test_logistic_is_scikit_learns_on_unit_features(tmp_path: Path) -> None:
     result = protocol.evaluate(make_backbone(), data, LOGISTIC, Context())
     backbone = make_backbone()
     how = Extraction(backbone.layers[-1], Square(32))
-    train, test = (extract(backbone, part.photos, how).astype(np.float64) for part in (data.train, data.test))
+    train, test = (features(backbone, part.photos, how).astype(np.float64) for part in (data.train, data.test))
     train, test = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (train, test))
     model = LogisticRegression(C=result.settings["chosen_cost"], max_iter=1000).fit(train, data.train.labels)
     assert result.value == pytest.approx(model.score(test, data.test.labels))

@@ -17,7 +17,7 @@ from cyborgs.evaluation.photos.voting import shares_of_votes
 from cyborgs.evaluation.protocols import voc_knn
 from cyborgs.evaluation.sets.voc_lists import CLASSES, VocData
 from cyborgs.evaluation.settings.photos import VocKnnSettings
-from cyborgs.features.cache import Extraction, extract
+from cyborgs.features.cache import Extraction, features
 from cyborgs.features.transforms import Square
 from cyborgs.metrics.average_precision import envelope_average_precision
 from tests.evaluation.protocols.contract import ProtocolContract, make_backbone
@@ -53,7 +53,7 @@ def test_as_scikit_learn(data: VocData) -> None:
     result = found(data)
     backbone = make_backbone()
     how = Extraction(backbone.layers[-1], Square(32))
-    train, test = (extract(backbone, part.photos, how).astype(np.float64) for part in (data.train, data.test))
+    train, test = (features(backbone, part.photos, how).astype(np.float64) for part in (data.train, data.test))
     train, test = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (train, test))
     columns = [CLASSES.index(name) for name in KNOWN]
     assert (data.train.labels == 0).any()

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cyborgs.evaluation.sets.pixel_sets import LabelledPhotos
-from cyborgs.features.extraction import FrozenMaps, Photos, Progress, UInt8, Whitening, frozen_maps, resize
+from cyborgs.features.extraction import Photos, Progress, UInt8, resize
+from cyborgs.features.frozen_maps import FrozenMaps, Whitening, frozen_maps
 from cyborgs.metrics.segmentation import class_scores, confusion
 from cyborgs.seeds import numpy_generator
 

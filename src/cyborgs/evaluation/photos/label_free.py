@@ -9,8 +9,9 @@ from torch import Tensor
 
 from cyborgs.data.images import Images
 from cyborgs.evaluation.contract import Context
+from cyborgs.evaluation.photos.features import features_of
 from cyborgs.evaluation.sets.splits import first_of
-from cyborgs.features.cache import Extraction, features_of
+from cyborgs.features.cache import Extraction
 from cyborgs.features.transforms import Drawn
 from cyborgs.metrics.spread import alignment, uniformity
 from cyborgs.ops.normalise import unit_rows

@@ -32,7 +32,7 @@ from cyborgs.evaluation.settings.photos import ClassificationSettings
 from cyborgs.evaluation.training.config import FineTuneConfig
 from cyborgs.evaluation.training.crops import Crops
 from cyborgs.evaluation.training.finetune import Objective, fine_tune
-from cyborgs.features.cache import Extraction, extract
+from cyborgs.features.cache import Extraction, features
 from cyborgs.features.transforms import Square
 from cyborgs.metrics.accuracy import by_class, ranks, top_k
 from cyborgs.metrics.judged import Hits
@@ -78,7 +78,7 @@ class Classifier(Objective):
     @torch.no_grad()
     def scores(self, photos: Images, size: int, context: Context) -> NDArray[np.float64]:
         """Logits of the middle squares, float64 (N, classes). NotFiniteError names the photo."""
-        found = extract(
+        found = features(
             self.backbone,
             photos,
             Extraction(self.layer, Square(size)),

@@ -31,7 +31,8 @@ from cyborgs.evaluation.photos.pooled import class_names, collapsed, counts_of
 from cyborgs.evaluation.sets.pixel_sets import LabelledPhotos, PixelData, PixelSet, open_for
 from cyborgs.evaluation.settings.pixels import ClusteringSettings
 from cyborgs.features.clustering import cluster_cells
-from cyborgs.features.extraction import JOINED, UInt8, frozen_maps, iterate_maps, join
+from cyborgs.features.extraction import UInt8, iterate_maps, join
+from cyborgs.features.frozen_maps import JOINED, frozen_maps
 from cyborgs.features.transforms import centre, middle
 from cyborgs.metrics.judged import PixelCounts
 from cyborgs.metrics.segmentation import confusion, hungarian_scores, majority_scores, miou_all_seen

@@ -16,7 +16,7 @@ from cyborgs.evaluation.dense.linear import ProbeSettings, linear_segmentation, 
 from cyborgs.evaluation.photos.pooled import class_names, counts_of
 from cyborgs.evaluation.sets.pixel_sets import PixelData, open_for
 from cyborgs.evaluation.settings.pixels import DenseProbeSettings
-from cyborgs.features.extraction import FrozenMaps
+from cyborgs.features.frozen_maps import FrozenMaps
 from cyborgs.features.neighbours import compared_layers
 from cyborgs.metrics.judged import PixelCounts
 from cyborgs.metrics.segmentation import miou_all_seen

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 
 from cyborgs.evaluation.contract import Context, Result
+from cyborgs.evaluation.photos.features import features_of
 from cyborgs.evaluation.photos.label_free import label_free
 from cyborgs.evaluation.photos.pooled import all_vote, class_shares, collapsed, counts_of, unknown_classes
 from cyborgs.evaluation.photos.voting import nearest_rows, votes
 from cyborgs.evaluation.sets.classified import ClassifiedData, open_folders
 from cyborgs.evaluation.settings.photos import KnnSettings
-from cyborgs.features.cache import Extraction, features_of
+from cyborgs.features.cache import Extraction
 from cyborgs.features.transforms import Square
 from cyborgs.metrics.judged import Hits
 from cyborgs.ops.normalise import unit_rows

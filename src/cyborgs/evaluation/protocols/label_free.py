@@ -18,13 +18,14 @@ from cyborgs.data.images import PhotoFiles
 from cyborgs.data.listing import list_images
 from cyborgs.errors import UserError
 from cyborgs.evaluation.contract import Context, Result
+from cyborgs.evaluation.photos.features import features_of
 from cyborgs.evaluation.photos.label_free import label_free
 from cyborgs.evaluation.photos.pooled import collapsed
 from cyborgs.evaluation.sets.labelled import Labelled, Split, check_once
 from cyborgs.evaluation.sets.lists import must_exist
 from cyborgs.evaluation.sets.splits import first_of
 from cyborgs.evaluation.settings.photos import LabelFreeSettings
-from cyborgs.features.cache import Extraction, features_of
+from cyborgs.features.cache import Extraction
 from cyborgs.features.transforms import Square
 from cyborgs.metrics.judged import Pairs
 from cyborgs.metrics.spread import closeness

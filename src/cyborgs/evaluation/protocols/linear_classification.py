@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from cyborgs.errors import NotFiniteError, UserError
 from cyborgs.evaluation.contract import Context, Result
+from cyborgs.evaluation.photos.features import features_of
 from cyborgs.evaluation.photos.fits import Fit
 from cyborgs.evaluation.photos.logistic import fit_logistic
 from cyborgs.evaluation.photos.pooled import class_shares, collapsed, counts_of, unknown_classes
@@ -27,7 +28,7 @@ from cyborgs.evaluation.settings.photos import LinearClassificationSettings
 from cyborgs.evaluation.training.config import FineTuneConfig
 from cyborgs.evaluation.training.crops import Crops
 from cyborgs.evaluation.training.finetune import Objective, fine_tune
-from cyborgs.features.cache import Extraction, features_of
+from cyborgs.features.cache import Extraction
 from cyborgs.features.extraction import frozen
 from cyborgs.features.transforms import Square
 from cyborgs.metrics.judged import Hits

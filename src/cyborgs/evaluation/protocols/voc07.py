@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 
 from cyborgs.errors import UserError
 from cyborgs.evaluation.contract import Context, Result
+from cyborgs.evaluation.photos.features import features_of
 from cyborgs.evaluation.photos.fits import Fit
 from cyborgs.evaluation.photos.pooled import counts_of
 from cyborgs.evaluation.photos.svm import fit_classes
 from cyborgs.evaluation.sets.voc_lists import CLASSES, VocData, by_name, open_voc, without_test_images
 from cyborgs.evaluation.settings.photos import Voc07Settings
-from cyborgs.features.cache import Extraction, Float32, features_of
+from cyborgs.features.cache import Extraction, Float32
 from cyborgs.features.transforms import Square, Squash
 from cyborgs.machine.cores import usable_cores
 from cyborgs.metrics.average_precision import average_precision, envelope_average_precision

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from cyborgs.errors import UserError
 from cyborgs.evaluation.contract import Context, Result
+from cyborgs.evaluation.photos.features import features_of
 from cyborgs.evaluation.photos.pooled import all_vote, collapsed, counts_of
 from cyborgs.evaluation.photos.voting import nearest_rows, shares_of_votes
 from cyborgs.evaluation.sets.voc_lists import CLASSES, VocData, by_name, open_voc, without_test_images
 from cyborgs.evaluation.settings.photos import VocKnnSettings
-from cyborgs.features.cache import Extraction, features_of
+from cyborgs.features.cache import Extraction
 from cyborgs.features.transforms import Square
 from cyborgs.metrics.average_precision import average_precision, envelope_average_precision
 from cyborgs.metrics.judged import Ranked
