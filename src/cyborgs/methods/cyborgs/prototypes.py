@@ -64,13 +64,13 @@ def cluster_slices(
         coordinates = [(epoch, step, (first + start) // size + i) for i in range(count)]
         k = [draw_slice_clusters(config, fixed, points, seed, c) for c in coordinates]
         seeds = [[derive(seed, "slice", *c, 1 + view) for c in coordinates] for view in (0, 1)]
-        rows = [y[start:stop].permute(0, 2, 3, 1).reshape(count, points, channels).float() for y in maps]
+        rows = torch.cat([y[start:stop].permute(0, 2, 3, 1) for y in maps]).reshape(2 * count, points, channels).float()
         runs: list[tuple[Tensor, Tensor]] = []
         if config.linked_start:
-            for x, drawn in zip(rows, seeds, strict=True):
+            for x, drawn in zip(rows.split(count), seeds, strict=True):
                 runs.append(_cluster(config, x, k, drawn, runs[0][1] if runs else None))
         else:
-            labels, centroids = _cluster(config, torch.cat(rows), k + k, seeds[0] + seeds[1])
+            labels, centroids = _cluster(config, rows, k + k, seeds[0] + seeds[1])
             runs = [(labels[:count], centroids[:count]), (labels[count:], centroids[count:])]
         (labels1, centroids1), (labels2, centroids2) = runs
         for i, own in enumerate(k):
