@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cyborgs.engine.accumulate import Gradients
 from cyborgs.engine.optim import build_optimizer, parameter_groups
 from cyborgs.methods.cyborgs.method import Cyborgs
+from cyborgs.ops import batched_kmeans
 from cyborgs.ops.resample import _matrix
 from cyborgs.runs.build import build_method
 from cyborgs.runs.recipe import Recipe
@@ -30,6 +31,15 @@ KINDS = {
     "contrast and cluster": (tiny_recipe(views=ViewSpec(64, 2)), 2),
     "byol": (tiny_byol(views=ViewSpec(64, 2)), 0),
 }
+
+
+real_may_read = batched_kmeans.may_read
+
+
+@pytest.fixture(autouse=True)
+def k_means_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU it looks at values, to stop early."""
+    monkeypatch.setattr(batched_kmeans, "may_read", lambda x: False)
 
 
 def whole_step(recipe: Recipe, epoch: int, micro_batches: int = 1, negatives: Any = "micro") -> Callable[[bool], None]:
@@ -145,6 +155,7 @@ def test_the_forward_pass_on_a_gpu_needs_no_data(kind: str, monkeypatch: pytest.
 
     It is the way of the code that a CPU does not take (k-means of all slices at once).
     """
+    monkeypatch.setattr(batched_kmeans, "may_read", real_may_read)
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x: x)  # it is not pretended
     recipe, epoch = KINDS[kind]
     method, batch, plan = build_method(recipe).train(), make_batch(8, 64), recipe.method.plan(epoch)

@@ -211,11 +211,20 @@ def test_slices_change_nothing(cluster: object, monkeypatch: pytest.MonkeyPatch)
     assert callable(cluster)
     x = blobs(500, 6, 1)
     whole = cluster(x, 9, seed=2)
-    monkeypatch.setattr(module, "slices", lambda points, n, width: (slice(i, min(i + 37, n)) for i in range(0, n, 37)))
+    monkeypatch.setattr(module, "slices", lambda points, n, *_: (slice(i, min(i + 37, n)) for i in range(0, n, 37)))
     monkeypatch.setattr(module, "MORE", 3)
     sliced = cluster(x, 9, seed=2)
     assert torch.equal(whole[0], sliced[0])
     assert torch.allclose(whole[1], sliced[1], atol=1e-12)
+
+
+def test_one_hot_sums_of_other_devices_equal_those_of_the_cpu() -> None:
+    x, labels = blobs(300, 6, 1), torch.randint(9, (300,), generator=torch.Generator().manual_seed(0))
+    (a, counts), (b, same) = (module._sums(x, labels, 9, one_hot=way) for way in (False, True))
+    slow = torch.stack([x[labels == c].sum(0) for c in range(9)])
+    assert torch.allclose(a, slow)
+    assert torch.allclose(b, slow)
+    assert counts.tolist() == same.tolist() == [int((labels == c).sum()) for c in range(9)]
 
 
 def test_no_gradient_and_no_autocast() -> None:

@@ -1,7 +1,8 @@
 """Lloyd's k-means of several problems of one size, in fixed shapes: nothing is read back from the device.
 
 For a training step, where waiting for a device costs more than iterations that change nothing: there are always as many,
-an empty cluster is placed anew by masks, and what is the matter with the points (NaN) shows in the result.
+an empty cluster is placed anew by masks, and what is the matter with the points (NaN) shows in the result. On a CPU, where
+nothing waits, the problems go one by one to ``ops/kmeans.py``, which stops when no label changes.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cyborgs.errors import NotFiniteError
 from cyborgs.ops.bounds import slices
+from cyborgs.ops.kmeans import CANCELLED, euclidean_kmeans, spherical_kmeans
 from cyborgs.ops.normalise import at_least_float32, no_autocast
 
-CANCELLED = 1e-9
-"""A sum of unit vectors shorter than this is rounding."""
 SPARE = 64
 """Points beyond twice k among which distinct initial centroids are looked for."""
 
@@ -34,12 +35,13 @@ def batched_kmeans(
 
     ``x`` (S, N, D) floating -> labels (S, N) int64 and centroids (S, K, D), K the largest k, float32 (float64 where ``x``
     is); centroids beyond a problem's k are zeros, which no label names. ``start`` (S, K, D): initial centroids.
-    Always ``iterations`` iterations. Ties go to the lowest index; an emptied cluster to the point farthest from its
+    Ties go to the lowest index; an emptied cluster to the point farthest from its
     centroid; zero rows get label 0 and count in nothing else (spherical). Of fewer distinct points than k some
     centroids are equal, and only the first of them has points. Memory beyond ``x``: two copies of it, and a slice of
     N x K of constant size. Without gradient; deterministic.
 
-    On a CPU each problem is computed by itself, so that its bits do not depend on the others.
+    On a CPU each problem is computed by itself, so that its bits do not depend on the others, and no longer than its
+    labels change; elsewhere always ``iterations`` times.
 
     Raises:
         ValueError: shapes do not fit, or a k is not between 1 and N. NaN and infinity go through: results are NaN.
@@ -51,41 +53,31 @@ def batched_kmeans(
     if start is not None and start.shape != (len(x), max(k), x.shape[2]):
         raise ValueError(f"k-means: start must be {(len(x), max(k), x.shape[2])}, got {tuple(start.shape)}")
     with torch.no_grad(), no_autocast(x):
-        if x.device.type != "cpu":
+        if not may_read(x):
             return _run(x, k, seeds, iterations, start, spherical)
         alone = [
-            _run(x[i : i + 1], [own], [seed], iterations, None if start is None else start[i : i + 1, :own], spherical)
+            _alone(x[i], own, seed, iterations, None if start is None else start[i, :own], spherical)
             for i, (own, seed) in enumerate(zip(k, seeds, strict=True))
         ]
-        padded = [torch.nn.functional.pad(c, (0, 0, 0, max(k) - c.shape[1])) for _, c in alone]
-        return torch.cat([labels for labels, _ in alone]), torch.cat(padded)
+        padded = [torch.nn.functional.pad(c, (0, 0, 0, max(k) - len(c))) for _, c in alone]
+        return torch.stack([labels for labels, _ in alone]), torch.stack(padded)
 
 
-def cluster_sums(
-    points: Tensor, labels: Tensor, k: int, counted: Tensor | None = None, *, one_hot: bool | None = None
+def may_read(x: Tensor) -> bool:
+    """Whether reading values of ``x`` costs no wait."""
+    return x.device.type == "cpu"
+
+
+def _alone(
+    x: Tensor, k: int, seed: int, iterations: int, start: Tensor | None, spherical: bool
 ) -> tuple[Tensor, Tensor]:
-    """Sums (S, k, D) float64 and numbers (S, k) int64 of the points (S, N, D) of each cluster, labels (S, N).
-
-    ``counted`` (S, N) bool: which points count in the numbers (None: all); the others must be zeros.
-    ``one_hot``: by a product, as everywhere but on a CPU (None: that rule), because ``index_add_`` uses atomics on a
-    GPU, whose order changes from run to run.
-    """
-    s, n, d = points.shape
-    sums = torch.zeros(s, k, d, dtype=torch.float64, device=points.device)
-    counts = labels.new_zeros(s, k)
-    if points.device.type != "cpu" if one_hot is None else one_hot:
-        names = torch.arange(k, device=labels.device).view(1, k, 1)
-        for part in slices(points, n, s * max(k, d)):
-            members = labels[:, None, part] == names
-            sums += members.to(points.dtype) @ points[:, part]
-            counts += (members if counted is None else members & counted[:, None, part]).sum(dim=2)
-    else:
-        counts.scatter_add_(1, labels, torch.ones_like(labels) if counted is None else counted.long())
-        some = points.new_empty(k, d)
-        for one, own, result in zip(points, labels, sums, strict=True):
-            for part in slices(points, n, d):
-                result += some.zero_().index_add_(0, own[part], one[part])
-    return sums, counts
+    """One problem (N, D), which may be looked at."""
+    single = spherical_kmeans if spherical else euclidean_kmeans
+    try:
+        return single(x, k, iterations=iterations, seed=seed, start=start)
+    except NotFiniteError:  # which must come to light where it does on other devices: at the next logged step
+        found = _run(x[None], [k], [seed], iterations, None if start is None else start[None], spherical)
+        return found[0][0], found[1][0]
 
 
 def _run(
@@ -181,7 +173,7 @@ def _update(
 ) -> Tensor:
     """Means of the clusters, on the sphere or not; empty clusters are placed anew."""
     k = own.shape[1]
-    sums, counts = cluster_sums(points, labels, k, counted)
+    sums, counts = _sums(points, labels, k, counted)
     usable = (counts > 0).unsqueeze(2)
     if spherical:
         lengths = torch.linalg.vector_norm(sums, dim=2, keepdim=True)
@@ -199,3 +191,20 @@ def _update(
     placed = empty & (gains.gather(1, rank) > 8 * torch.finfo(points.dtype).eps)
     chosen = points.gather(1, farthest.gather(1, rank).unsqueeze(2).expand(-1, -1, points.shape[2]))
     return torch.where(placed.unsqueeze(2), chosen, result)
+
+
+def _sums(points: Tensor, labels: Tensor, k: int, counted: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums (S, k, D) float64 and numbers (S, k) int64 of the points (S, N, D) of each cluster, labels (S, N).
+
+    ``counted`` (S, N) bool: which points count in the numbers; the others must be zeros. By a product, because
+    ``index_add_`` uses atomics on a GPU, whose order changes from run to run.
+    """
+    s, n, d = points.shape
+    sums = torch.zeros(s, k, d, dtype=torch.float64, device=points.device)
+    counts = labels.new_zeros(s, k)
+    names = torch.arange(k, device=labels.device).view(1, k, 1)
+    for part in slices(points, n, s * max(k, d)):
+        members = labels[:, None, part] == names
+        sums += members.to(points.dtype) @ points[:, part]
+        counts += (members & counted[:, None, part]).sum(dim=2)
+    return sums, counts

@@ -24,13 +24,13 @@ BLOCK = 8
 """Centroids are padded to a multiple of this: BLAS kernels lose up to a fifth on a ragged edge."""
 
 
-def slices(points: Tensor, count: int, width: int) -> Iterator[slice]:
-    """Slices of rows such that rows x width is a constant: few parallel regions, and not far
-    beyond the cache on a CPU; larger elsewhere.
+def slices(points: Tensor, count: int, width: int, size: int = 2**20) -> Iterator[slice]:
+    """Slices of rows such that rows x width is a constant: ``size`` on a CPU, where what one operator leaves should
+    still lie in the cache for the next (4 MB of float32), larger elsewhere.
 
     A size taken from free memory would change bits from run to run.
     """
-    rows = max(1, (2**22 if points.device.type == "cpu" else 2**24) // width)
+    rows = max(1, (size if points.device.type == "cpu" else 2**24) // width)
     for i in range(0, count, rows):
         yield slice(i, min(i + rows, count))
 
@@ -38,6 +38,14 @@ def slices(points: Tensor, count: int, width: int) -> Iterator[slice]:
 def padded(centroids: Tensor) -> Tensor:
     """The centroids with rows of zeros up to a multiple of BLOCK."""
     return torch.nn.functional.pad(centroids, (0, 0, 0, -len(centroids) % BLOCK))
+
+
+def products_of(rows: Tensor, table: Tensor, bias: Tensor | None, out: Tensor) -> Tensor:
+    """``rows @ table.T`` into ``out``, plus a ``bias`` for the first of the columns where there is one."""
+    torch.mm(rows, table.T, out=out)
+    if bias is not None:
+        out[:, : len(bias)] += bias
+    return out
 
 
 @dataclass(frozen=True)
@@ -69,14 +77,15 @@ class Bounds:
         longest = float(torch.linalg.vector_norm(heads, dim=1).max())
         return Bounds(axes, heads, longest)
 
-    def unsettled(self, points: Tensor, centroids: Tensor, bias: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def unsettled(
+        self, points: Tensor, centroids: Tensor, bias: Tensor | None, labels: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Indices of the points whose best centroid may be another than ``labels``, and all points' own scores.
 
-        ``bias`` (k,) is added to the products, as in the scores.
+        ``bias`` (k,) is added to the products, as in the scores (None: zeros).
         """
         k = len(centroids)
         corners = padded(_head(centroids, self.axes))
-        shift = torch.nn.functional.pad(bias, (0, len(corners) - k))
         # The rounding of a product of D terms, generously.
         reach = self.longest * float(centroids.square().sum(dim=1).max()) ** 0.5
         margin = 64 * torch.finfo(points.dtype).eps * max(reach, self.longest**2)
@@ -90,8 +99,9 @@ class Bounds:
             own, score = labels[part], scores[part]
             product = torch.index_select(centroids, 0, own, out=products[: len(own)]).mul_(points[part])
             torch.sum(product, dim=1, out=score)
-            score += bias[own]
-            above = torch.addmm(shift, self.heads[part], corners.T, out=table[: len(own)])[:, :k]
+            if bias is not None:
+                score += bias[own]
+            above = products_of(self.heads[part], corners, bias, table[: len(own)])[:, :k]
             above.scatter_(1, own.unsqueeze(1), -torch.inf)
             torch.ge(above.amax(dim=1), score - margin, out=unsure[part])
         return torch.nonzero(unsure).squeeze(1), scores

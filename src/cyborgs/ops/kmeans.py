@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from cyborgs.errors import NotFiniteError
-from cyborgs.ops.batched_kmeans import CANCELLED, cluster_sums
-from cyborgs.ops.bounds import Bounds, padded, slices
+from cyborgs.ops.bounds import Bounds, padded, products_of, slices
 from cyborgs.ops.normalise import at_least_float32, no_autocast
 
+CANCELLED = 1e-9
+"""A sum of unit vectors shorter than this is rounding."""
 MORE = 1024
 """Points that are searched at a time for distinct initial centroids, once the first k were not enough."""
 
@@ -167,15 +168,14 @@ def _far_from(points: Tensor, block: Tensor, chosen: Tensor, same: float) -> Ten
     return gap.amin(dim=1) > same
 
 
-def _bias(centroids: Tensor, spherical: bool) -> Tensor:
+def _bias(centroids: Tensor, spherical: bool) -> Tensor | None:
     """What is added to x.c: nothing, or -|c|^2 / 2, after which the order is that of -|x - c|^2."""
-    return centroids.new_zeros(len(centroids)) if spherical else centroids.square().sum(dim=1) / -2
+    return None if spherical else centroids.square().sum(dim=1) / -2
 
 
 def _assign(points: Tensor, centroids: Tensor, spherical: bool, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Best centroid of each point, or of ``rows`` of them, and its score x.c + bias."""
-    k, table = len(centroids), padded(centroids)
-    bias = _bias(table, spherical)
+    k, table, bias = len(centroids), padded(centroids), _bias(centroids, spherical)
     count = len(points) if rows is None else len(rows)
     labels = torch.empty(count, dtype=torch.int64, device=points.device)
     scores = torch.empty(count, dtype=points.dtype, device=points.device)
@@ -191,7 +191,7 @@ def _assign(points: Tensor, centroids: Tensor, spherical: bool, rows: Tensor | N
             some = points[part]
         else:
             some = torch.index_select(points, 0, rows[part], out=gathered[:size])
-        found = torch.addmm(bias, some, table.T, out=products[:size])
+        found = products_of(some, table, bias, products[:size])
         torch.max(found[:, :k], dim=1, out=(scores[part], labels[part]))
     return labels, scores
 
@@ -237,7 +237,19 @@ def _update(
     return result
 
 
-def _sums(points: Tensor, labels: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Sum (k, D) float64 and number (k,) of the points of each cluster."""
-    sums, counts = cluster_sums(points[None], labels[None], k)
-    return sums[0], counts[0]
+def _sums(points: Tensor, labels: Tensor, k: int, *, one_hot: bool | None = None) -> tuple[Tensor, Tensor]:
+    """Sum (k, D) float64 and number (k,) of the points of each cluster.
+
+    ``one_hot``: by a product, as everywhere but on a CPU (None: that rule), because ``index_add_`` uses atomics on a
+    GPU, whose order changes from run to run.
+    """
+    total = torch.zeros(k, points.shape[1], dtype=torch.float64, device=points.device)
+    if points.device.type != "cpu" if one_hot is None else one_hot:
+        for part in slices(points, len(points), k):
+            members = labels[part].unsqueeze(0) == torch.arange(k, device=labels.device).unsqueeze(1)
+            total += members.to(points.dtype) @ points[part]
+    else:
+        some = points.new_empty(k, points.shape[1])
+        for part in slices(points, len(points), points.shape[1], 2**22):  # each costs a k x D in float64
+            total += some.zero_().index_add_(0, labels[part], points[part])
+    return total, torch.bincount(labels, minlength=k)
