@@ -69,7 +69,10 @@ def test_the_mean_of_the_map_of_each_photo_alone(backbone: Backbone, files: Phot
 
 def test_a_photos_features_do_not_depend_on_its_neighbours(backbone: Backbone, files: PhotoFiles) -> None:
     how = Extraction(last(backbone), Square(32))
+    calls: list[int] = []
+    backbone.register_forward_pre_hook(lambda _, inputs: calls.append(len(inputs[0])))
     whole = features(backbone, files, how)
+    assert calls == [8, 8]  # the last one, of three photos, is filled up
     assert np.array_equal(features(backbone, files.subset(range(9, 11)), how), whole[9:])
     assert np.array_equal(features(backbone, files.subset(range(10, -1, -1)), how)[::-1], whole)
 

@@ -103,8 +103,9 @@ def test_what_is_missing_does_not_change_the_rest(monkeypatch):
     monkeypatch.setattr("cyborgs.features.extraction.CALL_PIXELS", {"cpu": 10**9, "cuda": 10**9})
     some = photos(*[(6, 8)] * 4)
     everything = {i: m for i, _, m in stream_maps(FakeBackbone(), some, ["layer2"])}
-    for i, _, joined in stream_maps(FakeBackbone(), some, ["layer2"], wanted=lambda i: i == 2):
-        assert torch.equal(joined, everything[i])
+    (found,) = stream_maps(FakeBackbone(), some, ["layer2"], wanted=lambda i: i == 2)
+    assert found[0] == 2
+    assert torch.equal(found[2], everything[2])
 
 
 def test_broken_weights_name_the_photo():
