@@ -67,7 +67,7 @@ def cluster_slices(
         rows = torch.cat([y[start:stop].permute(0, 2, 3, 1) for y in maps]).reshape(2 * count, points, channels).float()
         runs: list[tuple[Tensor, Tensor]] = []
         if config.linked_start:
-            for x, drawn in zip(rows.split(count), seeds, strict=True):
+            for x, drawn in zip((rows[:count], rows[count:]), seeds, strict=True):
                 runs.append(_cluster(config, x, k, drawn, runs[0][1] if runs else None))
         else:
             labels, centroids = _cluster(config, rows, k + k, seeds[0] + seeds[1])
