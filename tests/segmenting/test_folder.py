@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cyborgs.data.output import remove_leftovers
 from cyborgs.errors import UserError
 from cyborgs.masks.bootstrap import Bootstrap
 from cyborgs.masks.grid import Grid
@@ -232,6 +233,17 @@ rng = np.random.default_rng(0)
 photos = MemoryPhotos([blocks(rng)[0] for _ in range(6)])
 segment(photos, FakeBackbone(), Path(sys.argv[1]), layers=["layer2"], clusters=4, exports=lambda k: [Dies()])
 """
+
+
+def test_what_a_killed_process_was_writing_is_removed(tmp_path):
+    (tmp_path / "labels" / "a").mkdir(parents=True)
+    leftovers = [tmp_path / "labels" / ".140649611380416.tmp", tmp_path / "labels" / "a" / ".7.tmp"]
+    kept = tmp_path / "labels" / ".mine.tmp"
+    for path in (*leftovers, kept):
+        path.write_bytes(b"")
+    remove_leftovers(tmp_path / "labels")
+    assert not any(path.exists() for path in leftovers)
+    assert kept.exists()
 
 
 @pytest.mark.slow

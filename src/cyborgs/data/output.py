@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cyborgs.data.palette import palette
-from cyborgs.files import AppendFile, cleared, rename
+from cyborgs.files import AppendFile, cleared, rename, try_remove
 from cyborgs.machine.disk_errors import disk_error
 
 UInt8 = NDArray[np.uint8]
@@ -59,3 +59,10 @@ def put(path: Path, data: bytes) -> int:
             file.close()
         rename(aside, path)
     return len(data)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """What a process that was killed in ``put`` left below the folder; only while nobody else writes there."""
+    for path in folder.rglob(".*.tmp"):
+        if path.name[1:-4].isdigit():
+            try_remove(path)

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from cyborgs.data.output import jpeg_bytes, label_png_bytes, put
+from cyborgs.data.output import jpeg_bytes, label_png_bytes, put, remove_leftovers
 from cyborgs.data.palette import overlay, palette
 from cyborgs.errors import UserError, printable
 from cyborgs.features.extraction import UInt8
@@ -161,6 +161,8 @@ class SegmentFolder:
         make_folder(self.work)
         self._write_about(about, complete=False)
         remove_tree(self.path / TABLE)
+        for name in ("labels", "overlays", "panoptic"):
+            remove_leftovers(self.path / name)
         journal = self.work / "journal.jsonl"
         for export in self.exports:
             piece = self.work / f"{export.name}.jsonl"
