@@ -14,7 +14,8 @@ from cyborgs.models.config import BackboneConfig
 from cyborgs.recipes import RECIPES
 from cyborgs.runs.build import build_method
 from cyborgs.structures import EpochPlan, StepSeed
-from cyborgs.views.config import ViewSpec
+from cyborgs.views.config import Crop, ViewSpec
+from tests.conftest import tiny_byol, tiny_recipe
 from tests.methods.contract import make_batch
 
 
@@ -74,3 +75,24 @@ def test_parameter_counts_of_the_heads() -> None:
     assert counts == {"projector": 15_740_928, "predictor": 2_109_440}
     assert method.fused == ("layer2", "layer3", "layer4")
     assert method.clustered == ("layer2.2",)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "change", "message"),
+    [
+        (tiny_byol, {"crops": (Crop(), Crop(), Crop())}, "views.crops: need two, got 3"),
+        (tiny_recipe, {"crops": (Crop(),)}, "views.crops: need two, got 1"),
+        (tiny_recipe, {"crops": (Crop(), Crop(size=64))}, r"views.crops.1.size: need 0 or 32, got 64"),
+        (tiny_recipe, {"crops": (Crop(grid=1), Crop())}, r"views.crops.0.grid: need 0 or 2, got 1"),
+        (tiny_recipe, {"crops": (Crop(), Crop(photo="neighbours"))}, r"views.crops.1.photo: need 'own'"),
+    ],
+)
+def test_views_that_a_method_cannot_be_trained_on(recipe, change, message):  # type: ignore[no-untyped-def]
+    base = recipe()
+    with pytest.raises(ValueError, match=message):
+        replace(base, views=replace(base.views, **change))
+
+
+def test_byol_takes_views_of_two_sizes() -> None:
+    base = tiny_byol()
+    assert replace(base, views=replace(base.views, crops=(Crop(), Crop(size=64)))).views.crops[1].size == 64

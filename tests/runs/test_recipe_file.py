@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 
 from cyborgs.errors import UserError
+from cyborgs.methods.registry import METHODS
 from cyborgs.recipes import RECIPES
 from cyborgs.runs import recipe_file
+from cyborgs.runs.recipe import Recipe
 from cyborgs.views.config import Crop, ViewSpec
 from cyborgs.views.samplers import AroundBox, Overlapping, Salient
-from tests.conftest import tiny_recipe
+from tests.conftest import tiny_byol, tiny_recipe
+from tests.methods.toy_six.settings import ToySixConfig
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -74,8 +77,15 @@ SIX = ViewSpec(
 )
 
 
-def test_six_crops_with_every_sampler_survive(tmp_path: Path) -> None:
-    recipe = tiny_recipe(views=SIX)
+@pytest.fixture
+def six(monkeypatch: pytest.MonkeyPatch) -> Recipe:
+    """Of a method that takes any views."""
+    monkeypatch.setitem(METHODS, "toy-six", "tests.methods.toy_six")
+    return replace(tiny_byol(), method=ToySixConfig(), views=SIX)
+
+
+def test_six_crops_with_every_sampler_survive(six: Recipe, tmp_path: Path) -> None:
+    recipe = six
     (tmp_path / "recipe.yaml").write_text(recipe_file.to_text(recipe))
     assert recipe_file.load(tmp_path / "recipe.yaml") == recipe
     document = recipe_file.to_dict(recipe)
@@ -103,8 +113,8 @@ def test_a_recipe_of_before_there_were_samplers_is_the_same() -> None:
         ({"kind": "overlapping", "crop": 0}, None),
     ],
 )
-def test_samplers_of_strangers(sampler: object, said: str | None) -> None:
-    document = recipe_file.to_dict(tiny_recipe(views=SIX))
+def test_samplers_of_strangers(six: Recipe, sampler: object, said: str | None) -> None:
+    document = recipe_file.to_dict(six)
     document["views"]["crops"][5] |= {"sampler": sampler, "photo": "own"}
     if said is None:
         recipe_file.from_dict(document)

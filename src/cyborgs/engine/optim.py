@@ -142,7 +142,7 @@ def parameter_groups(module: nn.Module, config: OptimizerConfig) -> list[dict[st
 def _scales(trained: Sequence[tuple[str, nn.Parameter]], decay: float) -> dict[str, float]:
     """Rate of each of the backbone's parameters over the full one.
 
-    Its parts are those named right below it (``layer3``, ``blocks.7``), in order; one that holds no weight of two
+    Its parts are its blocks (``layer3.1``, ``blocks.7``), or what is named right below it, in order; one that holds no weight of two
     dimensions (a stem's norm) belongs to the part before it. The last part has ``decay`` times the full rate.
     """
     if decay == 1:

@@ -33,7 +33,8 @@ class OptimizerConfig:
     exclude: tuple[str, ...] = ()
     """Further parameters without decay and without LARS's adaptation: patterns of their names (*.position)."""
     layer_decay: float = 1.0
-    """Rate of a stage of the backbone over that of the stage after it; heads have the full rate."""
+    """Rate of a part of the backbone over that of the part after it; heads have the full rate. A part is a block
+    (layer3.1, blocks.7), or what stands right below the backbone where that has no numbered blocks."""
     clip: float = 0.0
     """Largest norm of the whole gradient, a larger one is scaled down to it; 0: any."""
     trust: float = 0.001

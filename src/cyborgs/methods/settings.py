@@ -82,6 +82,9 @@ class MethodConfig:
         """Optimiser and learning rate where a recipe of its own does not say otherwise."""
         return OptimizerConfig(lr=0.6, warmup_fraction=0.05, schedule="cosine")
 
+    def check_views(self, views: ViewSpec) -> None:
+        """Raise ValueError naming the field of ``views`` where the method cannot be trained on them."""
+
     @property
     def layers(self) -> tuple[str, ...]:
         """Layers that are named; empty: the last maps of strides 8, 16 and 32."""

@@ -55,7 +55,7 @@ class SplitBatchNorm(_BatchNorm):
         self.num_batches_tracked += 1
         momentum = self.momentum or 1 / float(self.num_batches_tracked)
         found, moved = [], []
-        for part in input.chunk(self.parts):
+        for part in input.tensor_split(min(self.parts, len(input))):
             running = self.running_mean.clone(), self.running_var.clone()
             found.append(nn.functional.batch_norm(part, *running, self.weight, self.bias, True, momentum, self.eps))
             moved.append(torch.stack(running))

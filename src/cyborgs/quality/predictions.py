@@ -171,7 +171,7 @@ def _only(found: Predictions, names: Sequence[str]) -> Predictions:
     places: list[int | None] = []
     for name in names:
         alike = plain.get(_stem(name), [])
-        # "a.jpg.png" is the mask of a.jpg where there is an a.png too (evaluation/segment.py: mask_names).
+        # "a.jpg.png" is the mask of a.jpg where there is an a.png too (segmenting/segment.py: mask_names).
         places.append(exact.get(name, exact.get(f"{name}.png", alike[0] if len(alike) == 1 else None)))
     gone = set(found.missing)
     missing = [k for k, i in enumerate(places) if i is None or i in gone]

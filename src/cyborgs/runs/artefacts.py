@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import xxhash
 from numpy.typing import NDArray
 
 from cyborgs.data.images import Images
@@ -17,6 +16,7 @@ from cyborgs.errors import UserError
 from cyborgs.features.transforms import middle
 from cyborgs.masks.ground_truth import digest_of
 from cyborgs.models.backbone import Backbone
+from cyborgs.models.weights import weights_hash
 from cyborgs.prepare.artefact import Maker, prepare
 from cyborgs.prepare.makers import NearestNeighbours, SaliencyFolder, SelectiveSearchBoxes, SpectralResidual
 from cyborgs.runs.recipe import Recipe
@@ -90,7 +90,7 @@ def _maker(name: str, recipe: Recipe, backbone: Backbone, device: torch.device, 
         return SelectiveSearchBoxes(settings.boxes)
     if name == "neighbours":
         return NearestNeighbours(
-            lambda: pooled_features(backbone, device, images), weights_digest(backbone), settings.neighbours
+            lambda: pooled_features(backbone, device, images), weights_hash(backbone), settings.neighbours
         )
     if not settings.saliency:
         return SpectralResidual()
@@ -99,15 +99,6 @@ def _maker(name: str, recipe: Recipe, backbone: Backbone, device: torch.device, 
         raise UserError(f"prepare.saliency: {folder}: need a folder of grey PNGs named as the photos.")
     names = [images.name(i) for i in range(len(images))]
     return SaliencyFolder(folder, names, digest_of(f"folder:{folder}"))
-
-
-def weights_digest(backbone: Backbone) -> str:
-    """16 hexadecimal digits that change with any weight."""
-    digest = xxhash.xxh64()
-    for name, tensor in backbone.state_dict().items():
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())
-    return digest.hexdigest()
 
 
 def pooled_features(

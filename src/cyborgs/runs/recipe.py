@@ -100,10 +100,13 @@ class Recipe:
             raise ValueError("masks.source: this method needs masks, got 'none'")
         elif self.masks.source == "bootstrap" and self.method.bootstrapping is None:
             raise ValueError("masks.source: this method makes no masks itself, need another source, got 'bootstrap'")
+        self.method.check_views(self.views)
         unit = self.method.batch_unit
         for name, images in (("batch_size", self.batch_size), ("micro_batch", micro_batch)):
             if images % unit:
-                raise ValueError(f"{name}: need a multiple of {self.method.batch_unit_field} {unit}, got {images}")
+                raise ValueError(
+                    f"{name}: need a multiple of {self.method.batch_unit_field or 'the method'} {unit}, got {images}"
+                )
 
     @property
     def peak_rate(self) -> float:

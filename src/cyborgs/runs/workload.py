@@ -187,6 +187,8 @@ def space_of(recipe: Recipe, method: Method, images: Images) -> Space:
     """The bytes that the run of a resolved recipe will hold: weights exactly, masks and logs by a bound."""
     networks = sum(t.numel() * t.element_size() for t in method.state_dict().values())
     momentum = sum(p.numel() * p.element_size() for p in method.parameters() if p.requires_grad)
+    if recipe.optimizer.kind == "adamw":
+        momentum *= 2  # two averages
     backbone = sum(t.numel() * t.element_size() for t in method.backbone.weights().values())
     made = recipe.masks.source == "bootstrap"
     layers = bootstrapped_layers(recipe.method.bootstrapping, method.backbone) if made else ()

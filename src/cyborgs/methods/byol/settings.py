@@ -7,6 +7,7 @@ from typing import Literal
 
 from cyborgs.methods.settings import WIDEST, MethodConfig, check
 from cyborgs.structures import EpochPlan
+from cyborgs.views.config import ViewSpec
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,10 @@ class ByolConfig(MethodConfig):
         for name in ("hidden", "embedding"):
             check(0 < getattr(self, name) <= WIDEST, f"method.{name}", getattr(self, name), f"1 to {WIDEST}")
         check(0 <= self.momentum <= 1, "method.momentum", self.momentum, "a number from 0 to 1")
+
+    def check_views(self, views: ViewSpec) -> None:
+        """Two, each other's target."""
+        check(len(views.crops) == 2, "views.crops", len(views.crops), "two")
 
     def plan(self, epoch: int) -> EpochPlan:
         """Every epoch alike."""

@@ -8,8 +8,16 @@ from typing import Final, Literal
 
 from cyborgs.engine.optimizer_config import OptimizerConfig
 from cyborgs.engine.schedule import learning_rate, warmup_steps
-from cyborgs.methods.settings import WIDEST, Bootstrapping, MethodConfig, RunFacts, check, epochs_from_steps
+from cyborgs.methods.settings import (
+    WIDEST,
+    Bootstrapping,
+    MethodConfig,
+    RunFacts,
+    check,
+    epochs_from_steps,
+)
 from cyborgs.structures import EpochPlan
+from cyborgs.views.config import ViewSpec
 
 PAPER_REFRESH: Final = 184_800
 """Steps between two bootstrappings in the paper: 100 epochs of COCO train2017 in batches of 64."""
@@ -110,6 +118,14 @@ class CyborgsConfig(MethodConfig):
             refresh_steps=None,
             cluster_steps=None,
         )
+
+    def check_views(self, views: ViewSpec) -> None:
+        """Two of one size and grid, of one photo: their regions and scene points are matched."""
+        check(len(views.crops) == 2, "views.crops", len(views.crops), "two")
+        for number, crop in enumerate(views.crops):
+            check(crop.photo == "own", f"views.crops.{number}.photo", crop.photo, "'own'")
+            check(crop.size in (0, views.size), f"views.crops.{number}.size", crop.size, f"0 or {views.size}")
+            check(crop.grid in (0, views.grid), f"views.crops.{number}.grid", crop.grid, f"0 or {views.grid}")
 
     def plan(self, epoch: int) -> EpochPlan:
         """Section 3.4: warm-up, bootstrapping at epoch W and at multiples of N beyond it, loss 2 every M epochs."""
