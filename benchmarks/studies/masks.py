@@ -221,15 +221,17 @@ def final_masks(arguments: argparse.Namespace, images: Images, chosen: list[int]
     import torch
 
     from cyborgs.masks.bootstrap import Bootstrap
-    from cyborgs.runs.build import Features
+    from cyborgs.methods.settings import Bootstrapping
+    from cyborgs.runs.build import Features, bootstrapped_layers
     from cyborgs.runs.recipe_file import load
 
     recipe = load(arguments.run / "recipe.yaml")
     backbone = cyborgs.load_backbone(arguments.run)
-    layers = tuple(recipe.method.clustered_layers) or (backbone.default_clustered(),)  # type: ignore[attr-defined]
+    own = recipe.method.bootstrapping or Bootstrapping()
+    layers = bootstrapped_layers(own, backbone)
     source = Bootstrap(
         Features(backbone, layers, torch.device("cpu")),
-        clusters=recipe.method.clusters,  # type: ignore[attr-defined]
+        clusters=own.clusters,
         short_side=recipe.masks.short_side,
         position=recipe.masks.position,
     )

@@ -8,7 +8,7 @@ from typing import Final
 
 import tyro
 
-from cyborgs.cli import exits, protocol_options
+from cyborgs.cli import exits, protocol_options, renamed
 from cyborgs.evaluation.protocols.catalogue import ENTRIES, known
 from cyborgs.evaluation.sets.layouts import guess_protocol
 
@@ -40,7 +40,7 @@ class Compare(protocol_options.Judging):
 
 def run(argv: list[str]) -> int:
     """``cyborgs compare``: parse and do it; the exit code."""
-    protocol_options.refuse(argv, _RENAMED)
+    renamed.refuse(argv, _RENAMED)
     name, data = protocol_options.given(argv, "--protocol"), protocol_options.given(argv, "--data")
     if name:
         name = known(name)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 
 import tyro
 
-from cyborgs.cli import exits, protocol_options
+from cyborgs.cli import exits, protocol_options, renamed
 from cyborgs.evaluation.protocols.catalogue import ENTRIES, Settings
 
 _RENAMED: Final = dict.fromkeys(
@@ -69,7 +69,7 @@ def run(argv: list[str]) -> int:
     if argv and argv[0] in ("-h", "--help"):
         print(_usage(), end="")
         return exits.DONE
-    protocol_options.refuse(argv, _RENAMED)
+    renamed.refuse(argv, _RENAMED)
     if not argv or argv[0] not in ENTRIES:
         wrong = f"cyborgs evaluate: no protocol is named {argv[0]!r}.\n\n" if argv else ""
         print(wrong + _usage(), end="", file=sys.stderr)

@@ -6,9 +6,16 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import tyro
+
+from cyborgs.cli import renamed
+
+_RENAMED: Final = {
+    "--images": "photos are --data.",
+    "--checkpoint": "the run or weights are named first, without an option.",
+}
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,7 @@ class MaskQuality:
 
 def quality(argv: list[str]) -> int:
     """``cyborgs masks quality``."""
+    renamed.refuse(argv, _RENAMED)
     args = tyro.cli(MaskQuality, args=argv, prog="cyborgs masks quality")
     from cyborgs.api import quality
     from cyborgs.quality.measure import QualitySettings, read_class_names
@@ -128,6 +136,7 @@ class Gallery:
 
 def gallery(argv: list[str]) -> int:
     """``cyborgs masks gallery``."""
+    renamed.refuse(argv, _RENAMED)
     args = tyro.cli(Gallery, args=argv, prog="cyborgs masks gallery")
     from cyborgs.api import gallery
 

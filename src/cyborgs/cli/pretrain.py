@@ -125,7 +125,7 @@ def run(argv: list[str]) -> int:
         args = tyro.cli(
             Pretrain,
             args=rest,
-            prog=f"cyborgs pretrain [{'|'.join(RECIPES)}]",
+            prog=f"cyborgs pretrain [{'|'.join(dict.fromkeys((*RECIPES, *names())))}]",
             description=_pretrain_description(default),
             default=Pretrain(data=tyro.MISSING, out=tyro.MISSING, recipe=default),
         )

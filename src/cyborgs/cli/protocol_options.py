@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, make_dataclass
 from typing import Annotated, Any
 
 import tyro
 
-from cyborgs.cli import exits
-from cyborgs.errors import UserError
 from cyborgs.evaluation.protocols.catalogue import DEFAULT_PRESET, Entry, Preset, Settings
 
 Extra = tuple[str, Any, Any]
@@ -28,20 +26,6 @@ class Judging:
     """Where networks run: cpu, cuda, cuda:1, ..."""
     workers: int = 0
     """Loader processes of what is trained; the result does not depend on it."""
-
-
-class Renamed(UserError):
-    """An option that has another name now."""
-
-    code = exits.USAGE
-
-
-def refuse(argv: Sequence[str], renamed: Mapping[str, str]) -> None:
-    """Raises ``Renamed`` where an option is among ``renamed``: what it was called -> what to say instead."""
-    for word in argv:
-        old = word.partition("=")[0]
-        if old in renamed:
-            raise Renamed(f"there is no {old}: {renamed[old]}")
 
 
 def given(argv: Sequence[str], option: str) -> str | None:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import tyro
 
+from cyborgs.cli import renamed
 from cyborgs.errors import UserError
 from cyborgs.masks.config import CrfConfig, FelzenszwalbConfig, MaskConfig, SelectiveSearchConfig
 from cyborgs.segmenting.config import ExportName, SegmentSource
+
+_RENAMED: Final = {
+    "--checkpoint": "weights are --backbone.",
+    "--images": "the photos are named first, without an option.",
+}
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,7 @@ class Segment:
 
 def run(argv: list[str]) -> int:
     """Parse and do it; the exit code."""
+    renamed.refuse(argv, _RENAMED)
     args = tyro.cli(Segment, args=argv, prog="cyborgs segment")
     from cyborgs.api import segment
 

@@ -21,8 +21,8 @@ from cyborgs.files import AppendFile, replacing
 class Images(Protocol):
     """Random access to photos, from several threads and from forked processes.
 
-    A class with these methods can be pretrained on, segmented and judged by; :class:`ScannedImages` and
-    :class:`PhotoFiles` are such. ``name``, ``size``, ``file_size`` and ``fingerprint`` decode nothing.
+    The loader, mask sources, frozen networks and protocols take any class with these methods; :class:`ScannedImages` and
+    :class:`PhotoFiles` are such. A run scans a folder or list: ``pretrain`` takes a path. ``name``, ``size``, ``file_size`` and ``fingerprint`` decode nothing.
     """
 
     def __len__(self) -> int: ...

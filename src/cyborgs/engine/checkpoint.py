@@ -72,7 +72,7 @@ def _split_optimizer(state_dict: Mapping[str, Any]) -> tuple[dict[str, Tensor], 
     for index, entry in state_dict["state"].items():
         for key, value in entry.items():
             if isinstance(value, Tensor):
-                tensors[f"{index}.{key}"] = value.contiguous()
+                tensors[f"{index}.{key}"] = value
             else:
                 values.setdefault(str(index), {})[key] = value
     return tensors, {"values": values, "groups": state_dict["param_groups"]}

@@ -22,7 +22,7 @@ WORDS: Final[dict[str, Advice]] = {
     "collapsed_embeddings": Advice(
         "The embeddings have collapsed: the network gives nearly the same vector for everything",
         "Usually the rate is too high, the target moves too fast, or the photos hardly differ",
-        "look whether the photos are as you expect; try a lower --optimizer.lr or a higher --method.momentum",
+        "look whether the photos are as you expect; try a lower --optimizer.lr, or a target that moves more slowly where the method has one",
     ),
     "collapsed_masks": Advice(
         "The bootstrapped masks hold hardly any regions",

@@ -119,11 +119,13 @@ def as_labels(regions: NDArray[np.int32]) -> tuple[NDArray[np.uint8], int]:
     return table[regions.clip(-1) + 1], left_out
 
 
-def digest_of(spec: str) -> str:
+def digest_of(spec: str, field: str = "masks.truth") -> str:
     """16 hexadecimal digits that change with the annotations KIND:PATH.
 
     Of a file its bytes, and the folder of the same name without a suffix beside it (the PNGs of panoptic annotations);
     of a folder the names, sizes and times of change of all files below it, which are not read.
+
+    ``field``: what names it in messages.
 
     Raises:
         UserError: it cannot be read; names it.
@@ -144,5 +146,5 @@ def digest_of(spec: str) -> str:
                 entry = (os.path.relpath(os.path.join(folder, name), below), stat.st_size, stat.st_mtime_ns)  # noqa: PTH118
                 digest.update(os.fsencode(repr(entry)))
     except OSError as error:
-        raise UserError(f"masks.truth: {path}: cannot be read: {error.strerror}.") from error
+        raise UserError(f"{field}: {path}: cannot be read: {error.strerror}.") from error
     return digest.hexdigest()

@@ -96,6 +96,16 @@ def unpack(path: Path, index: int, record: bytes, kind: Kind) -> NDArray[Any]:
     return array
 
 
+def kept_by_run(name: str, images: Images, out: Path) -> Prepared | None:
+    """What the folder of a run that goes on has of these photos, whatever its settings; a collective call.
+
+    None where it is gone, damaged, or of other photos.
+    """
+    path = out / "prepared" / f"{name}.bin"
+    unfit = distributed.run_on_rank_zero(lambda: _unfit(path, {"photos": images.fingerprint()}))
+    return None if unfit else distributed.all_or_none(Prepared, path)
+
+
 def prepare(
     maker: Maker,
     images: Images,
@@ -105,7 +115,6 @@ def prepare(
     progress: Callable[[int, int], None] | None = None,
     stopped: Callable[[], bool] | None = None,
     cache: Path | None = None,
-    kept: bool = False,
 ) -> Prepared | None:
     """The artefact of these photos: the run's own where it has it, else from the cache as far as it is there, else made.
 
@@ -119,7 +128,6 @@ def prepare(
         say: told what a person should know.
         progress: called with (groups done, groups in all).
         stopped: asked before each group; True on any process ends the work, and keeps what is made.
-        kept: the run goes on: what its folder has of these photos is taken whatever the maker says of its settings.
         cache: folder of what is kept for other runs; None: ``cache_folder``.
 
     Returns:
@@ -127,7 +135,7 @@ def prepare(
     """
     path = out / "prepared" / f"{maker.name}.bin"
     description = describe(maker, maker.name, maker.identity, images)
-    reason = distributed.run_on_rank_zero(lambda: _unfit(path, description, kept))
+    reason = distributed.run_on_rank_zero(lambda: _unfit(path, description))
     if reason:
         if reason != "missing":
             say(f"{maker.name}: {path} {reason}; it is made anew.")
@@ -162,8 +170,8 @@ def prepare(
     return distributed.all_or_none(Prepared, path)
 
 
-def _unfit(path: Path, description: dict[str, Any], kept: bool) -> str:
-    """Why what lies there cannot be taken; empty where it can."""
+def _unfit(path: Path, wanted: dict[str, Any]) -> str:
+    """Why what lies there cannot be taken; empty where it can. ``wanted``: its description, or the photos alone."""
     if not path.exists():
         return "missing"
     try:
@@ -171,6 +179,6 @@ def _unfit(path: Path, description: dict[str, Any], kept: bool) -> str:
         there.verify()
     except (StoreError, KeyError) as error:
         return f"is damaged ({error})"
-    if there.description.get("photos") != description["photos"]:
+    if there.description.get("photos") != wanted["photos"]:
         return "is of other photos"
-    return "" if kept or there.description == description else "has other settings"
+    return "" if wanted.items() <= there.description.items() else "has other settings"

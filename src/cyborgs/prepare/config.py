@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from cyborgs.masks.config import SelectiveSearchConfig
 
@@ -17,6 +18,10 @@ class PrepareConfig:
     """Folder of saliency maps, grey PNGs named as the photos; empty: spectral residual (Hou and Zhang, CVPR 2007)."""
     neighbours: int = 10
     """Neighbours of a photo: those whose features by the network's first weights are most similar."""
+
+    def located(self) -> PrepareConfig:
+        """The same with an absolute path in ``saliency``, so that a run can go on from another working directory."""
+        return replace(self, saliency=str(Path(self.saliency).expanduser().absolute())) if self.saliency else self
 
     def __post_init__(self) -> None:
         if not 1 <= self.neighbours <= 1000:

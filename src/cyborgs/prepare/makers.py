@@ -132,7 +132,7 @@ class SaliencyFolder:
         found = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
         if found is None or found.ndim != 2 or found.dtype != np.uint8:
             raise UserError(f"{path}: need the saliency of {name} as a grey PNG of 8 bits.")
-        return found  # type: ignore[return-value]
+        return np.asarray(found, np.uint8)
 
 
 @dataclass(frozen=True)

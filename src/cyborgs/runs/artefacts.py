@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cyborgs import distributed
 from cyborgs.data.images import Images
 from cyborgs.engine.contract import Stopped
 from cyborgs.engine.log import RunLog
@@ -17,7 +18,7 @@ from cyborgs.features.transforms import middle
 from cyborgs.masks.ground_truth import digest_of
 from cyborgs.models.backbone import Backbone
 from cyborgs.models.weights import weights_hash
-from cyborgs.prepare.artefact import Maker, prepare
+from cyborgs.prepare.artefact import Maker, kept_by_run, prepare
 from cyborgs.prepare.makers import NearestNeighbours, SaliencyFolder, SelectiveSearchBoxes, SpectralResidual
 from cyborgs.runs.recipe import Recipe
 from cyborgs.views.side import Artefact, Kind, MadeUp
@@ -32,12 +33,23 @@ def needed(recipe: Recipe) -> tuple[str, ...]:
     """Names of the artefacts that the crops and the method ask for.
 
     Raises:
-        UserError: one of them cannot be prepared; names it.
+        UserError: one of them cannot be prepared, or an epoch's plan asks for what there is not; names it.
     """
     names = tuple(dict.fromkeys((*recipe.views.artefacts, *(n for n in recipe.method.artefacts if n != "masks"))))
     for name in names:
         if name not in KINDS:
             raise UserError(f"{name!r} cannot be prepared of photos. Need one of {', '.join(KINDS)}.")
+    for plan in map(recipe.method.plan, range(recipe.epochs)):
+        for name in plan.refresh:
+            if name != "masks":
+                raise UserError(
+                    f"method: epoch {plan.epoch} makes {name!r} anew; only masks can be, in the course of a run."
+                )
+        for name in plan.rides:
+            if name not in ("labels", *names):
+                raise UserError(
+                    f"method: in epoch {plan.epoch} {name!r} rides along; need labels or one of its artefacts."
+                )
     return names
 
 
@@ -60,15 +72,26 @@ def prepare_all(
     log: RunLog,
     stop: Stop,
     *,
-    kept: bool,
+    begun: bool,
+    first_weights: bool,
 ) -> dict[str, Artefact]:
     """Make what the run needs, or find it; a collective call.
 
-    ``kept``: the run goes on, and its recipe is the same: what its folder holds of these photos is taken as it is.
+    Args:
+        recipe: resolved.
+        backbone: the online network.
+        device: where it is.
+        images: the photos.
+        out: the run's folder.
+        log: told what is made.
+        stop: asked between groups of photos.
+        begun: the run goes on, and its recipe is the same: what its folder holds of these photos is taken as it is.
+        first_weights: whether the network has the weights that the run began with.
 
     Raises:
         Stopped: ``stop`` was asked; what is made by then is kept.
-        UserError: a folder of saliency maps cannot be read, or a map is missing.
+        UserError: a folder of saliency maps cannot be read, a map is missing, or the neighbours of a run that goes on
+            are lost and the weights they came from are not at hand.
     """
     made: dict[str, Artefact] = {}
     for name in needed(recipe):
@@ -76,8 +99,15 @@ def prepare_all(
         def progress(done: int, total: int, name: str = name) -> None:
             log.progress(f"making {name} {done} of {total}", done, total)
 
-        maker = _maker(name, recipe, backbone, device, images)
-        found = prepare(maker, images, out, say=log.say, progress=progress, stopped=lambda: bool(stop), kept=kept)
+        found = kept_by_run(name, images, out) if begun else None
+        if found is None:
+            if name == "neighbours" and not first_weights:
+                raise UserError(
+                    f"{out / 'prepared' / 'neighbours.bin'}: is gone or damaged, and was made with weights of "
+                    "--init, which the run no longer has. Put it back, or begin a run with another --out."
+                )
+            maker = distributed.all_or_none(_maker, name, recipe, backbone, device, images)
+            found = prepare(maker, images, out, say=log.say, progress=progress, stopped=lambda: bool(stop))
         if found is None:
             raise Stopped(stop.signal)
         made[name] = found
@@ -94,11 +124,11 @@ def _maker(name: str, recipe: Recipe, backbone: Backbone, device: torch.device, 
         )
     if not settings.saliency:
         return SpectralResidual()
-    folder = Path(settings.saliency).expanduser().absolute()
+    folder = Path(settings.saliency)
     if not folder.is_dir():
         raise UserError(f"prepare.saliency: {folder}: need a folder of grey PNGs named as the photos.")
     names = [images.name(i) for i in range(len(images))]
-    return SaliencyFolder(folder, names, digest_of(f"folder:{folder}"))
+    return SaliencyFolder(folder, names, digest_of(f"folder:{folder}", "prepare.saliency"))
 
 
 def pooled_features(

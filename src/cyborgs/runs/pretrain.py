@@ -136,7 +136,7 @@ def _pretrain(
     # TensorBoard hides events from this step on; that of the checkpoint's own step is written already.
     next_step = checkpoint.state["progress"]["step"] + 1 if checkpoint else 0
     found = distributed.run_on_rank_zero(partial(scan_photos, data, recipe, stream, stop), (UserError, Stopped))
-    recipe = replace(recipe.resolved(len(found.images)), masks=recipe.masks.located())
+    recipe = recipe.resolved(len(found.images)).located()
     watch.recipe = recipe
     if begun and recipe.micro_batch == "auto":
         recipe = replace(recipe, micro_batch=recipe_file.load(out / "recipe.yaml").micro_batch)
@@ -168,7 +168,17 @@ def _pretrain(
         )
         every = [layout, Snapshots(method, out / "snapshots", recipe), health, *callbacks]
         made = checkpoint is not None and checkpoint.state["progress"]["cycle"] > 0
-        artefacts = prepare_all(recipe, method.backbone, fabric.device, images, out, log, stop, kept=begun)
+        artefacts = prepare_all(
+            recipe,
+            method.backbone,
+            fabric.device,
+            images,
+            out,
+            log,
+            stop,
+            begun=begun,
+            first_weights=not (resumed and recipe.backbone.init),
+        )
         trainer = watch.trainer = build_trainer(
             fabric, method, recipe, images, out, log, checkpoints, every, stop, masks_made=made, artefacts=artefacts
         )

@@ -117,6 +117,10 @@ class Recipe:
         """Global batches in an epoch; the incomplete last one is dropped."""
         return images // self.batch_size
 
+    def located(self) -> Recipe:
+        """The same with absolute paths to what it reads while it goes, so that it can go on from anywhere."""
+        return replace(self, masks=self.masks.located(), prepare=self.prepare.located())
+
     def resolved(self, images: int) -> Recipe:
         """The recipe for a known number of photos: every number of steps as epochs."""
         return replace(self, method=self.method.resolved(self.steps_per_epoch(images)))
