@@ -139,4 +139,4 @@ def test_a_plan_that_asks_for_what_there_is_not(
 def test_auto_micro_batch(photos: Path, tmp_path: Path) -> None:
     run = pretrain(recipe(micro_batch="auto"), data=photos, out=tmp_path / "a")
     assert (tmp_path / "a" / "prepared").is_dir()
-    assert run.metrics
+    assert run.metrics[0]["micro_batch"] in (2, 4, 8)
